@@ -1,0 +1,5 @@
+"""``python -m fsagent``."""
+
+from fsagent.faces.cli import main
+
+main()

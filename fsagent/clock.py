@@ -1,0 +1,164 @@
+"""The clock: tasks that fall due become commands at the side door. It never executes anything.
+
+Built on the ``schedule`` library, whose jobs drift (the next run counts from the end of the last) and whose passes end
+at the first exception; ``SlotJob`` and ``SlotScheduler`` replace just that: slots are fixed points of the wall clock, a
+heap finds the next one, and a job that fails is settled all the same. Source: shared/facts/libraries.md §6.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import schedule
+
+from fsagent.config import Settings
+from fsagent.model import Task
+from fsagent.workspace.journal import Journal
+from fsagent.workspace.tasks import TaskBook, last_slot, next_slot
+
+
+class SlotJob(schedule.Job):
+    """One task's next slot. ``due`` is in seconds since 1970; ``every`` in seconds."""
+
+    def __init__(self, scheduler: SlotScheduler, task: str, every: float, due: datetime) -> None:
+        super().__init__(1, scheduler)
+        self.clock = scheduler
+        self.task = task
+        self.every = every
+        self.due = due.timestamp()
+        self.cancelled = False
+
+    @property
+    def should_run(self) -> bool:
+        """True once the slot is reached."""
+        return self.due <= self.clock.now.timestamp()
+
+    def _schedule_next_run(self) -> None:
+        self.due = next_slot(self.every, self.clock.now).timestamp()
+
+
+class SlotScheduler(schedule.Scheduler):
+    """A ``schedule.Scheduler`` over a heap: a pass costs what is due, not what exists. ``now`` is set by its owner."""
+
+    def __init__(self, now: datetime) -> None:
+        super().__init__()
+        self.now = now
+        self._heap: list[tuple[float, int, SlotJob]] = []
+        self._order = count()
+
+    def add(self, job: SlotJob) -> None:
+        """Take a job into the heap."""
+        heapq.heappush(self._heap, (job.due, next(self._order), job))
+
+    def cancel_job(self, job: schedule.Job) -> None:
+        """Forget a job; it leaves the heap when its slot comes."""
+        if isinstance(job, SlotJob):
+            job.cancelled = True
+
+    def run_pending(self) -> None:
+        """Run what is due at ``now``, the earliest slot first."""
+        while self._heap and self._heap[0][0] <= self.now.timestamp():
+            _, _, job = heapq.heappop(self._heap)
+            if job.cancelled:
+                continue
+            try:
+                self._run_job(job)
+            finally:
+                if job.should_run:
+                    job._schedule_next_run()
+                self.add(job)
+
+    @property
+    def idle_seconds(self) -> float | None:
+        """Seconds until the next slot, None without any."""
+        while self._heap and self._heap[0][2].cancelled:
+            heapq.heappop(self._heap)
+        return max(0.0, self._heap[0][0] - self.now.timestamp()) if self._heap else None
+
+
+class Clock:
+    """Keeps one job per enabled task. Used by one thread; ``tick`` may be called at any moment, with any ``now``."""
+
+    def __init__(
+        self, book: TaskBook, settings: Callable[[], Settings], journal: Journal, is_running: Callable[[str], bool]
+    ) -> None:
+        self._book, self._settings, self._journal, self._is_running = book, settings, journal, is_running
+        self._scheduler = SlotScheduler(datetime.fromtimestamp(0, UTC))
+        self._jobs: dict[str, tuple[Task, float, SlotJob]] = {}
+
+    def update(self, now: datetime) -> None:
+        """Take up tasks that were added, changed, paused or removed, and a changed heartbeat interval."""
+        self._scheduler.now = now
+        wanted: dict[str, tuple[Task, float]] = {}
+        for task in self._book.tasks():
+            if task.enabled and not self._book.state(task.name).paused:
+                wanted[task.name] = (task, task.every or self._settings().heartbeat_interval)
+        for name in list(self._jobs):
+            task, every, job = self._jobs[name]
+            if name not in wanted or wanted[name][1] != every:
+                self._scheduler.cancel_job(job)
+                del self._jobs[name]
+            else:
+                self._jobs[name] = (wanted[name][0], every, job)
+        for name, (task, every) in wanted.items():
+            if name not in self._jobs:
+                job = SlotJob(self._scheduler, name, every, self._first_slot(name, every, now))
+                job.do(self._fire, job)  # type: ignore[no-untyped-call]
+                self._jobs[name] = (task, every, job)
+                self._scheduler.add(job)
+
+    def tick(self, now: datetime) -> float | None:
+        """Hand in every task whose slot has come; gives the seconds until the next one, None without tasks."""
+        if now.timestamp() < self._scheduler.now.timestamp() - 1:
+            self._rewind(now)
+        self._scheduler.now = now
+        self._scheduler.run_pending()
+        return self._scheduler.idle_seconds
+
+    def next_due(self) -> tuple[datetime, str] | None:
+        """The next slot and its task."""
+        jobs = [(job.due, name) for name, (_, _, job) in self._jobs.items()]
+        due, name = min(jobs, default=(0.0, ""))
+        return (datetime.fromtimestamp(due, UTC), name) if name else None
+
+    def _fire(self, job: SlotJob) -> None:
+        task, every, _ = self._jobs[job.task]
+        now = self._scheduler.now
+        slot = last_slot(every, now)
+        first = datetime.fromtimestamp(job.due, UTC)
+        lost = round((slot - first).total_seconds() / every)
+        if lost > 0:
+            self._journal.append("missed", task=task.name, slots=lost, first=first, last=slot - timedelta(seconds=every))
+        try:
+            if self._is_running(task.name):
+                self._journal.append("skipped", task=task.name, slot=slot, why="its run before has not ended")
+            else:
+                self._book.request(task, slot, slot_run(task.name, slot), self._settings().local(now))
+            self._book.set_state(task.name, watermark=slot, durable=False)
+        except OSError as error:  # a full or failing disk: the slot is tried again at the next tick's slot
+            self._journal.append("error", task=task.name, slot=slot, error=str(error))
+
+    def _first_slot(self, name: str, every: float, now: datetime) -> datetime:
+        """The first slot of a task: after the last one settled; a task never seen before starts with the next one."""
+        mark = self._book.state(name).watermark
+        if mark is None or mark > now + timedelta(seconds=every):
+            mark = now
+            self._book.set_state(name, watermark=mark, durable=False)
+        return next_slot(every, mark)
+
+    def _rewind(self, now: datetime) -> None:
+        """The wall clock was set back: slots that were run stay run (their runs exist), later ones come as they come."""
+        self._journal.append("clock", now=now, before=self._scheduler.now, why="the clock was set back")
+        for _, _, job in self._jobs.values():
+            self._scheduler.cancel_job(job)
+        self._jobs.clear()
+        self.update(now)
+
+
+def slot_run(task: str, slot: datetime) -> str:
+    """The one run that a (task, slot) can have: whoever hands it in again finds that it exists."""
+    return f"{slot.astimezone(UTC):%Y%m%d-%H%M%S}-{hashlib.sha256(task.encode()).hexdigest()[:10]}"

@@ -1,0 +1,80 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    FsagentError                    exit code 1
+    ├── PersonError                 something a person wrote or typed; the message says what to write instead
+    │   ├── WorkspaceError          10  not a workspace
+    │   ├── AlreadyRunningError     11  another daemon works on this workspace
+    │   ├── DocumentError           2   a file that cannot be understood; carries every fault found in it
+    │   │   └── SettingsError       12  the same, for fsagent.yaml
+    │   └── UnsafePathError         2   a path that leaves the workspace or enters a reserved place
+    └── ToolError                   1   a tool call that did not do what it was asked to
+
+Exit codes are part of the command line's contract (README, "Exit codes").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fsagent.model import Fault
+
+
+class FsagentError(Exception):
+    """Root of all our errors; ``exit_code`` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class PersonError(FsagentError):
+    """Something a person wrote cannot be used as it is; the message says what to write instead."""
+
+    exit_code = 2
+
+
+class WorkspaceError(PersonError):
+    """The folder is not a workspace, or its marker is damaged."""
+
+    exit_code = 10
+
+
+class AlreadyRunningError(PersonError):
+    """Another daemon holds this workspace; ``pid`` is 0 when it could not be read."""
+
+    exit_code = 11
+
+    def __init__(self, message: str, pid: int = 0) -> None:
+        super().__init__(message)
+        self.pid = pid
+
+
+class DocumentError(PersonError):
+    """A file that cannot be understood. ``faults`` holds all that was found, never empty."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class SettingsError(DocumentError):
+    """fsagent.yaml cannot be used."""
+
+    exit_code = 12
+
+
+class UnsafePathError(PersonError):
+    """A path leaves the workspace, enters a reserved place, or is no regular file."""
+
+
+class ToolError(FsagentError):
+    """A tool call did not do what it was asked to; the message is for the engine and the person.
+
+    ``retryable`` is True where the same call may well succeed a little later (a time-out, an unreachable host).
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable

@@ -1,0 +1,243 @@
+"""The command line. Every command but ``run`` only drops and reads files, so it starts fast and knows no engine.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 10 not a workspace, 11 already running, 12 bad settings, 130 interrupted; ``ask``
+also 3 failed, 4 refused or not understood, 5 timed out.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from fsagent import __version__
+
+ENVIRONMENT = "FSAGENT_WORKSPACE"
+_ASK_CODES = {"done": 0, "failed": 3, "interrupted": 3, "refused": 4}
+
+
+class _Group(click.Group):
+    """Turns our errors into one clear line and their exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        from fsagent.errors import FsagentError
+
+        try:
+            return super().invoke(context)
+        except FsagentError as error:
+            click.echo(f"fsagent: {error}", err=True)
+            context.exit(error.exit_code)
+        except BrokenPipeError:
+            sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left; nothing to flush to
+            context.exit(1)
+        except OSError as error:
+            click.echo(f"fsagent: {error.filename or ''}: {error.strerror or error}".replace(" : ", " "), err=True)
+            context.exit(1)
+
+
+def _default_workspace() -> str:
+    return os.environ.get(ENVIRONMENT) or "."
+
+
+workspace_option = click.option(
+    "-w", "--workspace", "root", default=_default_workspace, show_default=f"${ENVIRONMENT} or the current folder",
+    type=click.Path(path_type=Path), help="The workspace.",
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="fsagent %(version)s")
+def main() -> None:
+    """Your agent is a folder: drop a markdown file into inbox/, read the answer in outbox/."""
+
+
+@main.command()
+@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--sample", is_flag=True, help="Copy the sample workspace, a small tour by files.")
+def init(root: Path, sample: bool) -> None:
+    """Make DIR a workspace. Nothing that is there is overwritten."""
+    _init(root, sample)
+
+
+@main.command()
+@click.argument("root", type=click.Path(path_type=Path), metavar="[DIR]", default=_default_workspace)
+@click.option("--once", is_flag=True, help="Do all that is due and waiting, then exit.")
+@click.option("--init", "make", is_flag=True, help="Make DIR a workspace first if it is none.")
+@click.option("--sample", is_flag=True, help="With --init: copy the sample workspace.")
+def run(root: Path, once: bool, make: bool, sample: bool) -> None:
+    """Run the daemon in the foreground, until Ctrl-C or SIGTERM."""
+    from fsagent.daemon import run_daemon
+    from fsagent.faces.text import journal_line
+    from fsagent.workspace.layout import Layout, open_workspace
+
+    if make and not Layout(root).marker.exists():
+        _init(root, sample)
+    layout = open_workspace(root)
+
+    def tell(record: dict[str, Any]) -> None:
+        try:
+            print(journal_line(record), flush=True)
+        except (OSError, ValueError, UnicodeEncodeError):
+            pass  # a screen that is gone stops no daemon; the journal has it all
+
+    _exit(run_daemon(layout, tell, once=once))
+
+
+@main.command()
+@workspace_option
+@click.option("--thread", default="", help="The conversation that it belongs to.")
+@click.option("--timeout", default="10m", show_default=True, help="How long to wait for the answer.")
+@click.argument("text", nargs=-1, required=True)
+def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
+    """Hand TEXT in as a command, wait, and print the answer."""
+    from fsagent.errors import FsagentError
+    from fsagent.faces.door import hand_in, wait_for
+    from fsagent.files.fields import Duration
+    from fsagent.workspace.layout import open_workspace
+    from fsagent.workspace.status import daemon_runs
+
+    try:
+        seconds = Duration.parse(timeout)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--timeout") from None
+    layout = open_workspace(root)
+    if not daemon_runs(layout):
+        raise FsagentError(f"no daemon runs on {root}; start it with: fsagent run {root}")
+    run = hand_in(layout, " ".join(text), trigger="cli", thread=thread)
+    result = wait_for(layout, run, seconds)
+    if result is None:
+        click.echo(f"fsagent: no answer after {timeout}; the command goes on as run {run}", err=True)
+        _exit(5)
+    click.echo(result.body)
+    _exit(_ASK_CODES.get(str(result.fields.get("status")), 1))
+
+
+@main.command()
+@workspace_option
+@json_option
+def status(root: Path, as_json: bool) -> None:
+    """Alive? What runs, what waits, what comes next?"""
+    from fsagent.faces.text import as_json_text, status_text
+    from fsagent.faces.views import read_status
+    from fsagent.workspace.layout import open_workspace
+
+    view = read_status(open_workspace(root))
+    click.echo(as_json_text(view) if as_json else status_text(view))
+
+
+@main.command()
+@workspace_option
+@json_option
+@click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 100_000), help="How many.")
+@click.option("--task", default="", help="Only runs of this task.")
+@click.option("--status", "wanted", default="", help="Only runs with this status.")
+def runs(root: Path, as_json: bool, limit: int, task: str, wanted: str) -> None:
+    """The list of runs, newest first."""
+    from fsagent.faces.text import as_json_text, runs_text
+    from fsagent.faces.views import read_runs
+    from fsagent.workspace.layout import open_workspace
+
+    found = read_runs(open_workspace(root), limit, task=task, status=wanted)
+    click.echo(as_json_text(found) if as_json else runs_text(found))
+
+
+@main.command()
+@workspace_option
+@json_option
+@click.argument("run", metavar="RUN")
+def show(root: Path, as_json: bool, run: str) -> None:
+    """One run, whole: its command, its steps, its result. RUN may be shortened, or 'last'."""
+    from fsagent.faces.text import as_json_text, run_text
+    from fsagent.faces.views import read_run
+    from fsagent.workspace.layout import open_workspace
+
+    view = read_run(open_workspace(root), run)
+    click.echo(as_json_text(view) if as_json else run_text(view))
+
+
+@main.command()
+@workspace_option
+@json_option
+def tasks(root: Path, as_json: bool) -> None:
+    """The heartbeat tasks, with their last and next times."""
+    from fsagent.faces.text import as_json_text, tasks_text
+    from fsagent.faces.views import read_tasks
+    from fsagent.workspace.layout import open_workspace
+
+    views = read_tasks(open_workspace(root))
+    click.echo(as_json_text(views) if as_json else tasks_text(views))
+
+
+@main.command()
+@workspace_option
+@json_option
+def doctor(root: Path, as_json: bool) -> None:
+    """Check every file and report all faults; exit code 1 if there are any."""
+    from fsagent.doctor import examine
+    from fsagent.faces.text import as_json_text
+    from fsagent.workspace.layout import open_workspace
+
+    report = examine(open_workspace(root))
+    if as_json:
+        click.echo(as_json_text(report))
+    else:
+        for fault in report.faults:
+            click.echo(str(fault))
+        click.echo(report.summary)
+    _exit(1 if report.faults else 0)
+
+
+@main.command()
+@workspace_option
+def health(root: Path) -> None:
+    """Is the daemon alive and keeping up? Says what is wrong; for HEALTHCHECK and monitors."""
+    from fsagent.faces.views import read_health
+    from fsagent.workspace.layout import open_workspace
+
+    wrong = read_health(open_workspace(root))
+    click.echo("\n".join(wrong) if wrong else "healthy")
+    _exit(1 if wrong else 0)
+
+
+@main.command()
+@workspace_option
+def pause(root: Path) -> None:
+    """Stop anything new from starting (makes the file STOP)."""
+    from fsagent.workspace.layout import open_workspace
+
+    open_workspace(root).stop.touch()
+    click.echo("paused: nothing new starts until 'fsagent resume', or until the file STOP is removed")
+
+
+@main.command()
+@workspace_option
+def resume(root: Path) -> None:
+    """Undo 'pause' (removes the file STOP)."""
+    from fsagent.workspace.layout import open_workspace
+
+    open_workspace(root).stop.unlink(missing_ok=True)
+    click.echo("resumed")
+
+
+def _init(root: Path, sample: bool) -> None:
+    from fsagent.workspace.layout import init_workspace
+
+    layout, made = init_workspace(root, _sample() if sample else None)
+    click.echo(f"{layout.root} is a workspace" + (f"; made {', '.join(made)}" if made else "; nothing was missing"))
+
+
+def _sample() -> Path:
+    """The sample workspace: in an installed package beside this one's modules, in a checkout at the top."""
+    package = Path(__file__).resolve().parent.parent
+    for path in (package / "sample", package.parent / "sample-workspace"):
+        if path.is_dir():
+            return path
+    raise click.ClickException("the sample workspace is not part of this installation")
+
+
+def _exit(code: int) -> NoReturn:
+    click.get_current_context().exit(code)

@@ -1,0 +1,142 @@
+"""How a file comes into being, changes and gets its name, so that no reader and no crash ever sees half of it.
+
+Limits: what was synced survives a power cut as far as the disk keeps its word; what was not may vanish, never tear.
+Temporary files lie beside their target under a name that every scan leaves alone (``names.is_temporary``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from fsagent.files.names import TEMPORARY_PREFIX
+
+MAX_NAME_BYTES = 255
+
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
+
+
+def sync_dir(path: Path) -> None:
+    """Make the names in a folder durable. Does nothing where the system cannot sync folders."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, data: bytes, *, durable: bool = True, mode: int | None = None) -> None:
+    """Replace or create ``path`` with ``data`` in one instant, keeping its mode if it exists.
+
+    ``durable`` syncs data and folder before returning. Only for files that we own: it overwrites.
+    """
+    if mode is None:
+        try:
+            mode = os.stat(path).st_mode & 0o7777
+        except FileNotFoundError:
+            pass
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else mode)
+    try:
+        try:
+            write_all(fd, data)
+            if mode is not None:
+                os.fchmod(fd, mode)
+            if durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if durable:
+        sync_dir(path.parent)
+
+
+def write_new(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Create ``path``, whole or not at all. Raises ``FileExistsError`` if the name is taken, by whatever it is."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}")
+    write_atomic(temporary, data, durable=False)
+    try:
+        if durable:
+            sync_file(temporary)
+        _link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    if durable:
+        sync_dir(path.parent)
+
+
+def give_name(source: Path, candidates: Iterator[Path]) -> Path:
+    """Give the file at ``source`` a further name: the first of ``candidates`` that nobody has. Durable.
+
+    Never overwrites. Called again after a crash it finds the name that it gave before, so a file is named once; only
+    if somebody moved that name away in between may it be named anew. ``source`` itself must be synced already.
+    Without hard links (some network and FAT file systems) the bytes are copied to a name reserved first.
+    """
+    status = os.stat(source)
+    misses = 0
+    for candidate in candidates:
+        if status.st_nlink > 1:
+            misses = misses + 1 if not _same(candidate, status) else -1
+            if misses == -1:
+                return candidate
+            if misses < 20 and os.path.lexists(candidate):
+                continue
+        candidate.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _link(source, candidate)
+        except FileExistsError:
+            continue
+        sync_dir(candidate.parent)
+        return candidate
+    raise FileExistsError(errno.EEXIST, "no name is free", str(source))
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """``a.md``, ``a-2.md``, ``a-3.md`` …, each short enough for a file system."""
+    stem, suffix = os.path.splitext(path.name)
+    for number in count(1):
+        tail = (f"-{number}" if number > 1 else "") + suffix
+        room = MAX_NAME_BYTES - len(os.fsencode(tail))
+        yield path.with_name(os.fsdecode(os.fsencode(stem)[:room]) + tail)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of ``data``, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        write_atomic(target, source.read_bytes())
+
+
+def _same(path: Path, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,95 @@
+"""What the tools may ask of the workspace, answered by the modules that own each place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from fsagent.config import Settings
+from fsagent.model import Fact, Run, Task, ToolCall
+from fsagent.tools.base import Remembered, TaskView
+from fsagent.workspace.index import Index
+from fsagent.workspace.runs import new_run_id
+from fsagent.workspace.soul import Soul
+from fsagent.workspace.tasks import TaskBook, next_slot, period_in_words
+
+
+def task_view(task: Task, book: TaskBook, index: Index | None, settings: Settings, now: datetime) -> TaskView:
+    """A task as people ask for it, with its last run and its next slot in the workspace's time zone."""
+    state = book.state(task.name)
+    last = index.recent(1, task=task.name) if index else []
+    word = "off (enabled: false)" if not task.enabled else f"paused ({state.paused})" if state.paused else "on"
+    upcoming = next_slot(task.every or settings.heartbeat_interval, max(now, state.watermark or now))
+    return TaskView(
+        name=task.name,
+        rule=period_in_words(task),
+        request=task.body,
+        state=word,
+        last=settings.local(last[0].started) if last and last[0].started else None,
+        next=settings.local(upcoming) if word == "on" else None,
+    )
+
+
+class WorkspaceHome:
+    """The one implementation of ``tools.base.Home``. Safe to share between threads."""
+
+    def __init__(
+        self,
+        soul: Soul,
+        book: TaskBook,
+        index: Index,
+        settings: Callable[[], Settings],
+        now: Callable[[], datetime],
+        status: Callable[[], str],
+        wake: Callable[[], None],
+    ) -> None:
+        self._soul, self._book, self._index = soul, book, index
+        self._settings, self._now, self._status, self._wake = settings, now, status, wake
+
+    def facts(self) -> Sequence[Fact]:
+        return self._soul.facts()
+
+    def remember(self, text: str, key: str) -> Remembered:
+        fact, replaced, known = self._soul.remember(text, key)
+        return Remembered(fact, replaced, known)
+
+    def forget(self, facts: Sequence[Fact]) -> Sequence[str]:
+        return self._soul.forget(facts)
+
+    def tasks(self) -> Sequence[TaskView]:
+        self._book.scan()
+        return [self._view(task) for task in self._book.tasks()]
+
+    def create_task(self, name: str, body: str, every: str, steps: Sequence[ToolCall]) -> TaskView:
+        task = self._book.create(name, body, every, steps)
+        self._wake()
+        return self._view(task)
+
+    def pause_task(self, name: str) -> TaskView:
+        task = self._book.get(name)
+        self._book.set_state(task.name, paused="by request")
+        self._wake()
+        return self._view(task)
+
+    def resume_task(self, name: str) -> TaskView:
+        task = self._book.get(name)
+        self._book.set_state(task.name, paused="")
+        self._wake()
+        return self._view(task)
+
+    def run_task(self, name: str) -> str:
+        task = self._book.get(name)
+        now = self._now()
+        run = new_run_id(now)
+        self._book.request(task, None, run, self._settings().local(now))
+        self._wake()
+        return run
+
+    def runs(self, since: datetime | None, limit: int) -> Sequence[Run]:
+        return self._index.recent(limit, since=since)
+
+    def status(self) -> str:
+        return self._status()
+
+    def _view(self, task: Task) -> TaskView:
+        return task_view(task, self._book, self._index, self._settings(), self._now())

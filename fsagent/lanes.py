@@ -1,0 +1,121 @@
+"""Lanes: which admitted run goes when, and on which thread.
+
+Quick runs (no program, no network) go one after the other on a thread of their own, in the order in which they came, so
+that "My name is Alice" is known to the question that came after it. Slow ones go side by side, at most ``max_runs`` at
+once. Of one conversation (``thread:``, or one task) only one run goes at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from fsagent.pipeline import Admitted
+
+Work = Callable[[Admitted], None]
+
+
+class Lanes:
+    """Hands runs to threads. ``work`` is called with each of them and must not raise."""
+
+    def __init__(self, work: Work, max_runs: Callable[[], int]) -> None:
+        self._work, self._max_runs = work, max_runs
+        self._changed = threading.Condition()
+        self._waiting: deque[Admitted] = deque()
+        self._running: dict[str, Admitted] = {}
+        self._quick_thread: threading.Thread | None = None
+        self._quick_queue: deque[Admitted] = deque()
+        self._slow = 0
+        self._closed = False
+
+    def put(self, run: Admitted) -> None:
+        """Take a run; returns at once."""
+        with self._changed:
+            self._waiting.append(run)
+            self._dispatch()
+
+    def waiting(self) -> int:
+        """How many runs have not begun."""
+        with self._changed:
+            return len(self._waiting) + len(self._quick_queue)
+
+    def running(self) -> list[Admitted]:
+        """The runs that are under way."""
+        with self._changed:
+            return list(self._running.values())
+
+    def has_task(self, task: str) -> bool:
+        """True if a run of this task waits or is under way."""
+        with self._changed:
+            runs = (*self._waiting, *self._quick_queue, *self._running.values())
+            return any(run.envelope.task == task for run in runs)
+
+    def close(self, seconds: float) -> list[Admitted]:
+        """Begin nothing more, wait for what is under way, and give what has not begun."""
+        with self._changed:
+            self._closed = True
+            left = [*self._quick_queue, *self._waiting]
+            self._quick_queue.clear()
+            self._waiting.clear()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._running, seconds)
+        return left
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Wait until nothing waits or runs; False if that takes longer."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: not (self._waiting or self._quick_queue or self._running), seconds
+            )
+
+    def _dispatch(self) -> None:
+        """Begin what may begin now, in the order of arrival. Called with the lock held."""
+        busy = {_conversation(run) for run in (*self._running.values(), *self._quick_queue)} - {""}
+        held: deque[Admitted] = deque()
+        for run in self._waiting:
+            conversation = _conversation(run)
+            if self._closed or conversation in busy or (run.slow and self._slow >= self._max_runs()):
+                held.append(run)
+            elif run.slow:
+                self._slow += 1
+                self._running[run.folder.run] = run
+                threading.Thread(target=self._run_slow, args=(run,), name=f"run-{run.folder.run}", daemon=True).start()
+            else:
+                self._quick_queue.append(run)
+                if self._quick_thread is None:
+                    self._quick_thread = threading.Thread(target=self._run_quick, name="quick", daemon=True)
+                    self._quick_thread.start()
+            if conversation:
+                busy.add(conversation)
+        self._waiting = held
+        self._changed.notify_all()
+
+    def _run_slow(self, run: Admitted) -> None:
+        self._work(run)
+        with self._changed:
+            del self._running[run.folder.run]
+            self._slow -= 1
+            self._dispatch()
+
+    def _run_quick(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or bool(self._quick_queue))
+                if not self._quick_queue:
+                    return
+                run = self._quick_queue.popleft()
+                self._running[run.folder.run] = run
+            self._work(run)
+            with self._changed:
+                del self._running[run.folder.run]
+                if self._waiting:
+                    self._dispatch()
+                else:
+                    self._changed.notify_all()
+
+
+def _conversation(run: Admitted) -> str:
+    if run.envelope.task:
+        return f"task {run.envelope.task}"
+    return f"thread {run.command.thread}" if run.command.thread else ""

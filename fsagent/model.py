@@ -1,0 +1,147 @@
+"""The nouns of the house: plain, frozen values that every floor may pass around.
+
+Times are aware ``datetime`` values, in UTC unless a name says ``local``; durations are seconds (``float``); paths are
+POSIX strings relative to the workspace root. The values are msgspec structs, so any of them goes to and from JSON.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from msgspec import Struct
+
+Trigger = Literal["inbox", "task", "http", "mcp", "cli"]
+Status = Literal["done", "failed", "refused", "interrupted", "waiting"]
+Report = Literal["auto", "always", "never"]
+OnError = Literal["stop", "continue"]
+
+
+class Fault(Struct, frozen=True):
+    """One thing that is wrong with one file. ``line`` and ``column`` count from 1; 0 means the whole file."""
+
+    file: str
+    message: str
+    line: int = 0
+    column: int = 0
+    field: str = ""
+
+    def __str__(self) -> str:
+        place = self.file
+        if self.line:
+            place += f":{self.line}"
+            if self.column:
+                place += f":{self.column}"
+        return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
+
+
+class ToolCall(Struct, frozen=True):
+    """A wish of an engine: one tool and its arguments (JSON values). ``line`` is where a person wrote it, or 0."""
+
+    tool: str
+    args: dict[str, Any] = {}
+    on_error: OnError = "stop"
+    line: int = 0
+
+
+class ToolResult(Struct, frozen=True):
+    """What a tool call brought. ``text`` is for the engine and for people; ``error`` is empty when it worked.
+
+    ``changed`` are the files it wrote, ``remembered`` the facts it added to the soul.
+    """
+
+    text: str = ""
+    error: str = ""
+    retryable: bool = False
+    denied: bool = False
+    changed: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()
+    data: Any = None
+
+    @property
+    def ok(self) -> bool:
+        """True when the call did what it was asked to."""
+        return not self.error
+
+
+class Step(Struct, frozen=True):
+    """One engine turn: tool calls to make, or what ends the run (then ``calls`` is empty).
+
+    ``quiet`` says that the answer need not reach a person unless they asked for it: nothing but work was done.
+    """
+
+    calls: tuple[ToolCall, ...] = ()
+    answer: str = ""
+    status: Status = "done"
+    error: str = ""
+    quiet: bool = False
+
+
+class Turn(Struct, frozen=True):
+    """A step that was carried out: the step and one result per call, in the order of the calls."""
+
+    step: Step
+    results: tuple[ToolResult, ...] = ()
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """One request, understood. ``name`` is its relative name (``taxes/1.md``), the same in inbox, outbox and archive."""
+
+    name: str
+    body: str
+    trigger: Trigger = "inbox"
+    thread: str = ""
+    id: str = ""
+    engine: str = ""
+    timeout: float = 0.0
+    retries: int = 0
+    steps: tuple[ToolCall, ...] = ()
+    attachments: tuple[str, ...] = ()
+    task: str = ""
+    slot: datetime | None = None
+    report: Report = "always"
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """A recurring request. ``every`` is its period in seconds; 0 means the settings' heartbeat interval."""
+
+    name: str
+    path: str
+    body: str
+    every: float = 0.0
+    enabled: bool = True
+    engine: str = ""
+    timeout: float = 0.0
+    steps: tuple[ToolCall, ...] = ()
+    report: Report = "auto"
+
+
+class Fact(Struct, frozen=True):
+    """One remembered statement: ``text`` as it stands in the soul, ``key`` what it is about, ``line`` from 1."""
+
+    text: str
+    key: str
+    line: int = 0
+
+
+class Run(Struct, frozen=True, kw_only=True):
+    """A line in the list of runs: what is known of one run, finished or not."""
+
+    run: str
+    command: str
+    trigger: Trigger
+    status: str
+    thread: str = ""
+    engine: str = ""
+    task: str = ""
+    slot: datetime | None = None
+    id: str = ""
+    attempts: int = 0
+    started: datetime | None = None
+    finished: datetime | None = None
+    result: str = ""
+    settled: str = ""
+    changed: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()
+    error: str = ""
+    answer: str = ""

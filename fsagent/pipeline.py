@@ -1,0 +1,369 @@
+"""One command, from claim to settle. Here the two wings of the house meet.
+
+``admit`` understands a claimed command, ``execute`` runs it, ``complete`` publishes and settles. Each can be called
+again after a crash at any point: what was done is found in the run's folder and not done twice.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from fsagent.config import Settings
+from fsagent.engines import engine_names, load_engine
+from fsagent.engines.base import Engine, Request
+from fsagent.errors import DocumentError
+from fsagent.files.atomic import sync_dir
+from fsagent.files.fields import nearest
+from fsagent.files.paths import SafeRoot
+from fsagent.model import Command, Fault, Run, Step
+from fsagent.runner import Ending, Progress, Runner, Stopped, replay
+from fsagent.tools.base import Context, Home
+from fsagent.workspace import results
+from fsagent.workspace.commands import read_command
+from fsagent.workspace.index import Index
+from fsagent.workspace.journal import Journal
+from fsagent.workspace.layout import Layout
+from fsagent.workspace.results import Outcome
+from fsagent.workspace.runs import Envelope, RunFolder, discard_empty
+from fsagent.workspace.soul import Soul
+
+MAX_CRASHES = 2
+MAX_RETRY_WAIT = 3600.0
+SUPERSEDED_WITHIN = timedelta(minutes=10)
+
+
+class Admitted(Struct, frozen=True):
+    """A command that is understood and ready to run. ``slow`` runs may not keep others waiting."""
+
+    folder: RunFolder
+    envelope: Envelope
+    command: Command
+    attempt: int
+    slow: bool
+
+
+class Again(Struct, frozen=True):
+    """A run that is to be tried again at ``at`` (aware)."""
+
+    folder: RunFolder
+    at: datetime
+
+
+class Pipeline:
+    """Carries commands through their runs. ``admit`` belongs to one thread, ``execute`` may be called by several."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        settings: Callable[[], Settings],
+        journal: Journal,
+        index: Index,
+        soul: Soul,
+        home: Home,
+        runner: Runner,
+        now: Callable[[], datetime],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
+        self._soul, self._home, self._runner = soul, home, runner
+        self._now, self._stopping = now, stopping
+        self._root: SafeRoot = layout.tools_root()
+        self._engines: dict[str, Engine] = {}
+
+    def admit(self, folder: RunFolder) -> Admitted | Again | None:
+        """Understand a run that has possession of its command; None if that alone settled it.
+
+        A command that ended the daemon ``MAX_CRASHES`` times is given up before it is looked at again.
+        """
+        events = folder.events()
+        envelope = folder.envelope(events)
+        if envelope is None or not folder.claimed.exists():
+            if envelope is not None and any(event["event"] == "finished" for event in events):
+                self.complete(folder, envelope, events)
+            elif not discard_empty(folder):
+                self._journal.append("damaged", run=folder.run, error="has no envelope; see fsagent doctor")
+            return None
+        if any(event["event"] == "finished" for event in events):
+            self.complete(folder, envelope, events)
+            return None
+        waiting = _retry_at(events)
+        if waiting and waiting > self._now():
+            return Again(folder, waiting)
+        attempt, crashes = _attempts(events)
+        folder.record("attempt", n=attempt + 1, time=self._now().astimezone(UTC), pid=os.getpid())
+        if crashes >= MAX_CRASHES:
+            error = f"the daemon was ended {crashes} times while this ran, so it is not tried again"
+            self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)), "")
+            return None
+        try:
+            return self._understand(folder, envelope, attempt + 1)
+        except DocumentError as error:
+            self._end(folder, envelope, None, attempt + 1, Ending(Step(status="refused", error=str(error))), "")
+            return None
+        except (OSError, sqlite3.Error):
+            raise
+        except Exception as error:  # around one command: whatever is in its file, it hurts only itself
+            self._end(folder, envelope, None, attempt + 1, self._internal(folder, error), "")
+            return None
+
+    def execute(self, admitted: Admitted) -> Again | None:
+        """Run an admitted command to its end, or to a pause: a retry later, or a stop of the daemon (None, not settled)."""
+        folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
+        try:
+            engine = self._engine(command)
+            progress = replay(folder.events())
+            self._start(admitted, resumed=bool(progress.turns or progress.pending))
+            ending = self._run(folder, command, engine, progress)
+        except Stopped:
+            folder.record("stopped")
+            folder.close()
+            return None
+        except Exception as error:  # around one command: whatever an engine or a tool does, it hurts only this run
+            ending = self._internal(folder, error)
+        if ending.step.status == "failed" and admitted.attempt <= command.retries:
+            return self._retry(folder, envelope, admitted.attempt, ending.step.error)
+        self._end(folder, envelope, command, admitted.attempt, ending, command.engine or "offline")
+        return None
+
+    def complete(self, folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> None:
+        """Publish and settle a finished run, whatever of that was done before."""
+        finished = next(event for event in events if event["event"] == "finished")
+        outcome = msgspec.convert(finished["outcome"], Outcome)
+        published = next((event for event in events if event["event"] == "published"), None)
+        if published is None:
+            published = {"result": self._publish(folder, envelope, outcome, finished["body"])}
+        self._journal.append(
+            "finished", durable=True, run=folder.run, command=envelope.path or envelope.name, status=outcome.status,
+            seconds=round(outcome.seconds, 3), result=published["result"], error=outcome.error,
+        )  # fmt: skip
+        settled = results.settle(self._layout, folder, envelope, outcome) if folder.claimed.exists() else ""
+        folder.record("settled", settled=settled)
+        folder.close()
+        self._list(folder, envelope, is_open=False)
+
+    def _understand(self, folder: RunFolder, envelope: Envelope, attempt: int) -> Admitted | None:
+        settings = self._settings()
+        raw = folder.raw()
+        earlier = self._earlier_of_this_file(folder, envelope)
+        if earlier:
+            self._set_aside(folder, envelope, earlier)
+            return None
+        command = read_command(raw, envelope, timeout=settings.timeout, retries=settings.retries)
+        file = envelope.path or envelope.name
+        faults = [Fault(file, error, line, 0, "steps") for line, error in self._runner.faults(command.steps)]
+        if command.engine not in ("", "auto", *engine_names()):
+            known = ("auto", *engine_names())
+            why = f"there is no engine {command.engine!r}{nearest(command.engine, known)}; there are: {', '.join(known)}"
+            faults.append(Fault(file, why, 0, 0, "engine"))
+        for name in command.attachments:
+            if not (folder.attachments / name).exists():
+                faults.append(Fault(file, f"{name!r} did not arrive beside the command", 0, 0, "attachments"))
+        faults += self._taken_id(folder, command, file)
+        faults += self._superseded(folder, envelope, raw, file)
+        if faults:
+            raise DocumentError(faults)
+        folder.record("understood", id=command.id, thread=command.thread)
+        self._list(folder, envelope, is_open=True)
+        return Admitted(folder, envelope, command, attempt, self._runner.is_slow(command.steps))
+
+    def _earlier_of_this_file(self, folder: RunFolder, envelope: Envelope) -> Run | None:
+        """The run of the very same file (name, content, time), unless a person moved that file back."""
+        for run in self._index.by_key(envelope.key):
+            if run.run != folder.run and self._still_lies(run):
+                return run
+        return None
+
+    def _taken_id(self, folder: RunFolder, command: Command, file: str) -> list[Fault]:
+        for run in self._index.by_id(command.id):
+            if run.run != folder.run and (run.status == "done" or not run.settled or self._still_lies(run)):
+                result = f"; its result is {run.result}" if run.result else ""
+                return [Fault(file, f"{command.id!r} was run already, as run {run.run}{result}", 0, 0, "id")]
+        return []
+
+    def _superseded(self, folder: RunFolder, envelope: Envelope, raw: bytes, file: str) -> list[Fault]:
+        """A file saved again with more text, minutes after its first save was taken for the whole command."""
+        if envelope.trigger != "inbox":
+            return []
+        run = self._index.last_of(envelope.name)
+        if run is None or run.run == folder.run or run.started is None:
+            return []
+        if envelope.time - run.started > SUPERSEDED_WITHIN or not self._still_lies(run):
+            return []
+        try:
+            before = RunFolder(self._layout.runs / run.run).raw().rstrip()
+        except OSError:
+            return []
+        if len(raw.rstrip()) <= len(before) or not raw.startswith(before):
+            return []
+        why = (
+            f"looks like a later save of the command that ran as {run.run}; it was not run twice. To run this text too, "
+            "drop it under another name. While you write over some minutes, say draft: true at the top"
+        )
+        return [Fault(file, why)]
+
+    def _still_lies(self, run: Run) -> bool:
+        return bool(run.settled) and os.path.lexists(self._layout.root / run.settled)
+
+    def _set_aside(self, folder: RunFolder, envelope: Envelope, earlier: Run) -> None:
+        """A sync client delivered again what was settled already: it is kept, told, and not run."""
+        now = self._now()
+        why = f"delivered again; ran as {earlier.run}"
+        outcome = Outcome(status="done", started=now, finished=now, error=why, publish=False)
+        self._journal.append("redelivered", run=folder.run, command=envelope.path, earlier=earlier.run)
+        self._finish(folder, envelope, outcome, "", status="refused")
+
+    def _start(self, admitted: Admitted, *, resumed: bool) -> None:
+        """Make it durable that the run has its command and has started, before anything is done for it."""
+        folder, envelope = admitted.folder, admitted.envelope
+        folder.record("started", time=self._now().astimezone(UTC))
+        folder.sync()
+        sync_dir(folder.path)
+        sync_dir(self._layout.runs)
+        self._journal.append(
+            "resumed" if resumed else "started", durable=True, run=folder.run,
+            command=envelope.path or envelope.name, trigger=envelope.trigger, attempt=admitted.attempt,
+        )  # fmt: skip
+
+    def _engine(self, command: Command) -> Engine:
+        name = command.engine if command.engine not in ("", "auto") else "offline"
+        if name not in self._engines:
+            self._engines[name] = load_engine(name)
+        return self._engines[name]
+
+    def _run(self, folder: RunFolder, command: Command, engine: Engine, progress: Progress) -> Ending:
+        settings = self._settings()
+        deadline = time.monotonic() + command.timeout
+        context = Context(
+            root=self._root, home=self._home, now=lambda: settings.local(self._now()), run=folder.run,
+            trigger=command.trigger, seconds_left=lambda: deadline - time.monotonic(), stopping=self._stopping,
+        )  # fmt: skip
+
+        def ask() -> Request:
+            return Request(
+                command=command, soul=self._soul.read()[0], now=settings.local(self._now()), run=folder.run,
+                time_format=settings.time_format,
+            )  # fmt: skip
+
+        def record(event: str, *, durable: bool = False, **fields: Any) -> None:
+            folder.record(event, **fields)
+            if durable:
+                folder.sync()
+
+        return self._runner.run(engine, ask, context, settings.rule, record, progress, command.retries > 0)
+
+    def _retry(self, folder: RunFolder, envelope: Envelope, attempt: int, error: str) -> Again:
+        wait = min(self._settings().retry_wait * 2 ** (attempt - 1), MAX_RETRY_WAIT)
+        at = self._now() + timedelta(seconds=wait * random.uniform(0.8, 1.2))
+        folder.record("retry", at=at.astimezone(UTC), error=error)
+        folder.close()
+        self._journal.append("retry", run=folder.run, command=envelope.path or envelope.name, at=at, error=error)
+        self._list(folder, envelope, is_open=True)
+        return Again(folder, at)
+
+    def _end(
+        self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending, engine: str
+    ) -> None:
+        """Record how the run ended, durably, then publish and settle."""
+        settings, now, step = self._settings(), self._now(), ending.step
+        begun = next((event["time"] for event in folder.events() if event["event"] in ("attempt", "started")), None)
+        started = msgspec.convert(begun, datetime) if begun else now
+        outcome = Outcome(
+            status=step.status, answer=step.answer, error=step.error, engine=engine,
+            thread=command.thread if command else envelope.thread, started=settings.local(started),
+            finished=settings.local(now), seconds=max(0.0, (now - started).total_seconds()), attempts=max(1, attempts),
+            changed=ending.changed, remembered=ending.remembered, publish=_is_news(envelope, step),
+        )  # fmt: skip
+        self._finish(folder, envelope, outcome, _words(envelope, outcome), status=outcome.status)
+
+    def _finish(self, folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str, status: str) -> None:
+        folder.record(
+            "finished", outcome=outcome, body=body, status=status, answer=outcome.answer, error=outcome.error,
+            engine=outcome.engine, changed=outcome.changed, remembered=outcome.remembered,
+            finished=outcome.finished.astimezone(UTC),
+        )  # fmt: skip
+        folder.sync()
+        self.complete(folder, envelope, [{"event": "finished", "outcome": msgspec.to_builtins(outcome), "body": body}])
+
+    def _internal(self, folder: RunFolder, error: Exception) -> Ending:
+        """A fault of ours, or of an extension: told in the journal with its place, and to the person as what it is."""
+        self._journal.append("error", run=folder.run, error=repr(error), where=_where(error))
+        return Ending(Step(status="failed", error=f"internal error: {error!r}"))
+
+    def _publish(self, folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str) -> str:
+        """Make the result durable, then known; gives its name in outbox/, or "" where it stays in the run's folder."""
+        if not folder.result.exists() and not folder.result_new.exists():
+            results.write_result(folder, envelope, outcome, body)
+        name = ""
+        if outcome.publish:
+            name = results.publish(self._layout, folder, envelope)
+        elif folder.result_new.exists():
+            results.keep_unpublished(folder)
+        folder.record("published", result=name)
+        return name
+
+    def _list(self, folder: RunFolder, envelope: Envelope, *, is_open: bool) -> None:
+        summary = folder.summary()
+        if summary:
+            self._index.put(summary, key=envelope.key, is_open=is_open)
+
+
+def _is_news(envelope: Envelope, step: Step) -> bool:
+    """Whether a result lands in outbox/: always for what a person dropped; for tasks where there is something to say."""
+    if envelope.report != "auto":
+        return envelope.report == "always" or step.status == "waiting"
+    return step.status != "done" or (not step.quiet and bool(step.answer))
+
+
+def _words(envelope: Envelope, outcome: Outcome) -> str:
+    """The result for people."""
+    parts = [outcome.answer] if outcome.answer else []
+    if outcome.status == "done" and not parts:
+        parts.append("Done.")
+    if outcome.status in ("failed", "interrupted"):
+        word = "Failed" if outcome.status == "failed" else "Interrupted"
+        parts.append(f"**{word}:** {outcome.error}")
+    elif outcome.status == "refused" and not outcome.answer:
+        parts.append(f"**Refused:** {outcome.error}")
+    if outcome.status != "done" and envelope.trigger != "task":
+        parts.append("The command lies in `failed/`, as it was. To run it again, move it back to `inbox/`.")
+    return "\n\n".join(parts)
+
+
+def _attempts(events: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many attempts there were, and how many of them ended with the daemon."""
+    attempts = crashes = 0
+    under_way = False
+    for event in events:
+        if event["event"] == "attempt":
+            crashes += under_way
+            attempts, under_way = attempts + 1, True
+        elif event["event"] in ("retry", "stopped"):
+            under_way = False
+            if event["event"] == "stopped":
+                attempts -= 1
+    return attempts, crashes + under_way
+
+
+def _retry_at(events: Sequence[Mapping[str, Any]]) -> datetime | None:
+    last = events[-1] if events else {}
+    return msgspec.convert(last["at"], datetime) if last.get("event") == "retry" else None
+
+
+def _where(error: BaseException) -> str:
+    """The last place of ours in a traceback."""
+    place = ""
+    trace = error.__traceback__
+    while trace is not None:
+        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

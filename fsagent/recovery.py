@@ -1,0 +1,63 @@
+"""What a crash left: runs that have possession of a command and are not settled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+from fsagent.workspace.index import Index
+from fsagent.workspace.layout import Layout
+from fsagent.workspace.runs import RunFolder
+
+
+def open_index(layout: Layout) -> Index:
+    """The index for writing. A file that SQLite cannot use is put aside (``index.sqlite3.damaged``); ``recover`` fills
+    the new one."""
+    try:
+        index = Index(layout.index, write=True)
+        index.count()
+    except sqlite3.DatabaseError:
+        _put_aside(layout.index)
+        index = Index(layout.index, write=True)
+    return index
+
+
+def recover(layout: Layout, index: Index) -> list[RunFolder]:
+    """The runs to go on with, oldest first. Lists those that have a folder and no row in the index on the way.
+
+    Costs one look at the folder names if nothing is missing there.
+    """
+    runs = set(index.open_runs())
+    for name in _unlisted(layout, index):
+        folder = RunFolder(layout.runs / name)
+        summary, envelope = folder.summary(), folder.envelope()
+        settled = any(event["event"] == "settled" for event in folder.events())
+        if summary and envelope:
+            index.put(summary, key=envelope.key, is_open=not settled)
+        if not settled:
+            runs.add(name)
+    return [RunFolder(layout.runs / run) for run in sorted(runs) if (layout.runs / run).is_dir()]
+
+
+def _unlisted(layout: Layout, index: Index) -> list[str]:
+    with os.scandir(layout.runs) as entries:
+        if sum(1 for _ in entries) <= index.count():
+            return []
+    return [name for name in os.listdir(layout.runs) if not index.has(name)]
+
+
+def clear_temporary(layout: Layout) -> None:
+    """Remove what was being prepared when the daemon ended; nothing in there was ever handed in."""
+    for entry in os.scandir(layout.tmp):
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            os.unlink(entry.path)
+
+
+def _put_aside(path: Path) -> None:
+    os.replace(path, path.with_name(path.name + ".damaged"))
+    for tail in ("-wal", "-shm"):
+        path.with_name(path.name + tail).unlink(missing_ok=True)

@@ -1,0 +1,250 @@
+"""The tools that read and write files: read, write, append, edit.
+
+All paths go through the context's ``SafeRoot``. Limits: text only (UTF-8 or UTF-16); a person who saves the same file
+in the same instant may win over ``append`` and ``edit``, as between any two programs.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from fsagent.errors import ToolError, UnsafePathError
+from fsagent.files.paths import SafeRoot
+from fsagent.model import ToolResult
+from fsagent.tools.base import Context
+from fsagent.tools.place import FileTool, PathArgs, count, on_disk, relative
+from fsagent.tools.text import decode, detect
+
+MAX_EDIT = 10 * 1024 * 1024
+_HEAD = 64 * 1024
+
+
+class TextArgs(PathArgs, frozen=True, forbid_unknown_fields=True):
+    """``text`` is the text to write, or the lines to add."""
+
+    text: str
+
+
+class EditArgs(PathArgs, frozen=True, forbid_unknown_fields=True):
+    """``old`` must occur exactly once and becomes ``new``."""
+
+    old: str
+    new: str
+
+
+class Read(FileTool[PathArgs]):
+    """The text of a file."""
+
+    name = "read"
+    args = PathArgs
+    effect = "read"
+
+    def run(self, args: PathArgs, context: Context) -> ToolResult:
+        """The text, at most ``max_output`` characters of it; says so where that is not all."""
+        path = relative(args.path, context.root)
+        with on_disk(path), _reading(context.root, path) as fd:
+            size = os.fstat(fd).st_size
+            raw = _pread(fd, 4 * context.max_output, 0)
+        text = _text(raw, path, complete=len(raw) >= size)
+        if len(text) <= context.max_output and len(raw) >= size:
+            return ToolResult(text=text)
+        shown = text[: context.max_output]
+        return ToolResult(text=f"{shown}\n… (only the first {len(shown):,} characters of {size:,} bytes are shown)")
+
+
+class Write(FileTool[TextArgs]):
+    """Make a file, or replace all of it."""
+
+    name = "write"
+    args = TextArgs
+    effect = "repeatable"
+
+    def run(self, args: TextArgs, context: Context) -> ToolResult:
+        """Write exactly ``text``; readers see the old file or the new one, nothing between."""
+        path = relative(args.path, context.root)
+        with on_disk(path):
+            context.root.replace(path, _encoded(args.text, "utf-8"))
+        return ToolResult(text=f"wrote {path} ({count(len(args.text), 'character')})", changed=(path,))
+
+
+class Append(FileTool[TextArgs]):
+    """Add whole lines to the end of a file."""
+
+    name = "append"
+    args = TextArgs
+    effect = "once"
+
+    def run(self, args: TextArgs, context: Context) -> ToolResult:
+        """Add the lines in one write: all of them or, where the disk says no, none."""
+        path = relative(args.path, context.root)
+        with on_disk(path):
+            fd = context.root.open_append(path)
+            try:
+                size = os.fstat(fd).st_size
+                lines = _lines(args.text, fd, size)
+                _write_whole(fd, lines, size)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        return self._done(path, args)
+
+    def before(self, args: TextArgs, context: Context) -> dict[str, Any] | None:
+        """The file's size and a checksum of its last bytes."""
+        try:
+            with _reading(context.root, args.path) as fd:
+                size = os.fstat(fd).st_size
+                return {"size": size, "tail": _checksum(fd, size)}
+        except FileNotFoundError:
+            return {"size": 0, "tail": 0}
+        except (OSError, UnsafePathError):
+            return None
+
+    def happened(self, args: TextArgs, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
+        """Looks for the lines where they would have been added; None where the file changed in another way since."""
+        start = int(before["size"])
+        try:
+            with _reading(context.root, args.path) as fd:
+                if os.fstat(fd).st_size < start or _checksum(fd, start) != before.get("tail"):
+                    return None
+                lines = _lines(args.text, fd, start)
+                after = _pread(fd, MAX_EDIT, start)
+        except FileNotFoundError:
+            return False if start == 0 else None
+        except (OSError, UnsafePathError):
+            return None
+        if after.startswith(lines):
+            return self._done(context.root.normalize(args.path), args)
+        torn = after and lines.startswith(after)
+        return None if torn or lines in after else False
+
+    def _done(self, path: str, args: TextArgs) -> ToolResult:
+        lines = args.text.count("\n") + (not args.text.endswith("\n"))
+        return ToolResult(text=f"added {count(lines, 'line')} to {path}", changed=(path,))
+
+
+class Edit(FileTool[EditArgs]):
+    """Replace one passage of a file."""
+
+    name = "edit"
+    args = EditArgs
+    effect = "once"
+
+    def run(self, args: EditArgs, context: Context) -> ToolResult:
+        """Replace ``old``, which must occur exactly once, by ``new``; encoding and line ends stay as they are."""
+        path = relative(args.path, context.root)
+        with on_disk(path):
+            raw, line = _edited(args, context.root)
+            context.root.replace(path, raw)
+        return ToolResult(text=f"changed {path} at line {line}", changed=(path,))
+
+    def before(self, args: EditArgs, context: Context) -> dict[str, Any] | None:
+        """Checksums of the file as it is and as it will be."""
+        try:
+            old = zlib.crc32(context.root.read(args.path, MAX_EDIT + 1))
+            new, line = _edited(args, context.root)
+        except (OSError, UnsafePathError, ToolError):
+            return None
+        return {"old": old, "new": zlib.crc32(new), "line": line}
+
+    def happened(self, args: EditArgs, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
+        """Compares the file's checksum; None where it is neither the old nor the new one."""
+        try:
+            now = zlib.crc32(context.root.read(args.path, MAX_EDIT + 1))
+        except (OSError, UnsafePathError):
+            return None
+        if now == before["new"]:
+            path = context.root.normalize(args.path)
+            return ToolResult(text=f"changed {path} at line {before['line']}", changed=(path,))
+        return False if now == before["old"] else None
+
+
+@contextmanager
+def _reading(root: SafeRoot, path: str) -> Iterator[int]:
+    fd = root.open_read(path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _pread(fd: int, size: int, start: int) -> bytes:
+    """``size`` bytes from ``start``, fewer only where the file ends."""
+    chunks: list[bytes] = []
+    while size > 0 and (chunk := os.pread(fd, size, start)):
+        chunks.append(chunk)
+        start, size = start + len(chunk), size - len(chunk)
+    return b"".join(chunks)
+
+
+def _checksum(fd: int, end: int) -> int:
+    """A checksum of the last bytes before ``end``."""
+    start = max(0, end - 4096)
+    return zlib.crc32(_pread(fd, end - start, start))
+
+
+def _text(raw: bytes, path: str, *, complete: bool = True) -> str:
+    try:
+        return decode(raw, complete=complete)
+    except ValueError:
+        raise ToolError(f"{path!r} is no text file (neither UTF-8 nor UTF-16)") from None
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError as error:
+        raise ToolError(f"text: character {error.start + 1} is half a character and cannot be written") from None
+
+
+def _lines(text: str, fd: int, size: int) -> bytes:
+    """The bytes that add ``text`` as whole lines to a file of ``size`` bytes, in its encoding and line ends."""
+    head = _pread(fd, min(size, _HEAD), 0)
+    encoding, mark = detect(head)
+    newline = "\n".encode(encoding)
+    text = text.replace("\r\n", "\n")
+    if not text.endswith("\n"):
+        text += "\n"
+    if size > len(mark) and _pread(fd, len(newline), size - len(newline)) != newline:
+        text = "\n" + text
+    if "\r\n".encode(encoding) in head:
+        text = text.replace("\n", "\r\n")
+    return _encoded(text, encoding)
+
+
+def _write_whole(fd: int, lines: bytes, size: int) -> None:
+    """Write all, or take back what was written (unless somebody else has added to the file meanwhile)."""
+    written = 0
+    try:
+        while written < len(lines):
+            written += os.write(fd, lines[written:])
+    except OSError:
+        if written and os.fstat(fd).st_size == size + written:
+            os.ftruncate(fd, size)
+        raise
+
+
+def _edited(args: EditArgs, root: SafeRoot) -> tuple[bytes, int]:
+    """The file's bytes after the edit, and the line where it begins."""
+    raw = root.read(args.path, MAX_EDIT + 1)
+    if len(raw) > MAX_EDIT:
+        raise ToolError(f"{args.path!r} is larger than {MAX_EDIT // 1024 // 1024} MiB, too large to edit")
+    if not args.old or args.old == args.new:
+        raise ToolError("old: write the text that stands there now, and in new what shall stand there instead")
+    text, (encoding, mark) = _text(raw, args.path), detect(raw)
+    old, new = args.old, args.new
+    if "\r\n" in text and "\r\n" not in old:
+        old, new = old.replace("\n", "\r\n"), new.replace("\r\n", "\n").replace("\n", "\r\n")
+    at = [text.find(old)]
+    while at[-1] >= 0:
+        at.append(text.find(old, at[-1] + 1))
+    places = [text.count("\n", 0, start) + 1 for start in at[:11] if start >= 0]
+    if not places:
+        raise ToolError(f"{args.path!r} does not hold the text of old; read it and copy the passage exactly")
+    if len(places) > 1:
+        lines = ", ".join(map(str, places[:10])) + (" …" if len(at) > 11 else "")
+        raise ToolError(f"{args.path!r} holds that text more than once (lines {lines}); write more of the passage")
+    return mark + _encoded(text[: at[0]] + new + text[at[0] + len(old) :], encoding), places[0]

@@ -1,0 +1,140 @@
+"""What a command file may say, and how it becomes a ``Command``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from fsagent.errors import DocumentError
+from fsagent.files.documents import Document, read_document
+from fsagent.files.fields import Duration, Moment, read_fields
+from fsagent.files.yamltext import plain, position
+from fsagent.model import Command, Fault, ToolCall
+from fsagent.workspace.runs import Envelope
+
+MAX_STEPS = 1_000
+_STEP_WORDS = ("on_error",)
+
+
+class CommandFields(Struct, frozen=True):
+    """The frontmatter of a command; all of it is optional."""
+
+    id: str = ""
+    thread: str = ""
+    engine: str = ""
+    timeout: Duration | None = None
+    retries: int | None = None
+    not_before: Moment | None = None
+    draft: bool = False
+    attachments: tuple[str, ...] = ()
+    steps: Any = None
+
+
+def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int) -> Command:
+    """A command from its bytes; the last two are what holds when it says nothing of them.
+
+    Raises ``DocumentError`` with every fault found, each with its line.
+    """
+    file = envelope.path or envelope.name
+    document = read_document(raw, file)
+    fields, faults = _fields(document)
+    calls: tuple[ToolCall, ...] = ()
+    if "steps" in document.fields:
+        try:
+            calls = read_steps(document)
+        except DocumentError as error:
+            faults += error.faults
+    if fields is not None:
+        faults += [_at(document, name, why) for name, why in _unfit(fields)]
+    if not faults and not document.body and not calls:
+        faults.append(Fault(file, "holds no request; write below the --- what is to be done"))
+    if faults or fields is None:
+        raise DocumentError(faults)
+    return Command(
+        name=envelope.name,
+        body=document.body,
+        trigger=envelope.trigger,
+        thread=fields.thread or envelope.thread,
+        id=fields.id,
+        engine=fields.engine,
+        timeout=fields.timeout or timeout,
+        retries=retries if fields.retries is None else fields.retries,
+        steps=calls,
+        attachments=fields.attachments,
+        task=envelope.task,
+        slot=envelope.slot,
+        report=envelope.report,
+    )
+
+
+def peek(raw: bytes, file: str) -> CommandFields | None:
+    """The settings of a command that still lies in the inbox, or None where they cannot be read."""
+    if b"---" not in raw[:4096].replace(b"\0", b""):
+        return CommandFields()
+    try:
+        return _fields(read_document(raw, file))[0]
+    except DocumentError:
+        return None
+
+
+def read_steps(document: Document) -> tuple[ToolCall, ...]:
+    """The ``steps:`` of a command or task: a list of ``- tool: arguments``, with an optional ``on_error``.
+
+    A bare value stands for the tool's main argument and is given as ``{"": value}``. Which tools exist and what they
+    take is checked by whoever runs them, who finds the place by ``ToolCall.line``.
+    """
+    node = document.fields["steps"]
+    if not isinstance(node, CommentedSeq):
+        raise DocumentError([_at(document, "steps", "must be a list of lines like '- append: {path: log.txt, text: hi}'")])
+    if len(node) > MAX_STEPS:
+        raise DocumentError([_at(document, "steps", f"has more than {MAX_STEPS} steps")])
+    calls, faults = [], list[Fault]()
+    for number, item in enumerate(node, 1):
+        line, column = position(node, number - 1, document.first_line)
+        where = f"steps[{number}]"
+        tools = [name for name in item if name not in _STEP_WORDS] if isinstance(item, CommentedMap) else []
+        if len(tools) != 1:
+            faults.append(Fault(document.file, "must name one tool, like '- read: notes.md'", line, column, where))
+            continue
+        on_error = str(item.get("on_error", "stop"))
+        if on_error not in ("stop", "continue"):
+            faults.append(Fault(document.file, "must be stop or continue", line, column, f"{where}.on_error"))
+            continue
+        value = plain(item[tools[0]])
+        args = value if isinstance(value, dict) else {"": value} if value != "" else {}
+        calls.append(ToolCall(tools[0], args, "continue" if on_error == "continue" else "stop", line))
+    if faults:
+        raise DocumentError(faults)
+    return tuple(calls)
+
+
+def _fields(document: Document) -> tuple[CommandFields | None, list[Fault]]:
+    try:
+        return read_fields(CommandFields, document.fields, document.file, document.first_line), []
+    except DocumentError as error:
+        return None, list(error.faults)
+
+
+def _unfit(fields: CommandFields) -> Sequence[tuple[str, str]]:
+    """What no type can say."""
+    found = []
+    if fields.retries is not None and not 0 <= fields.retries <= 20:
+        found.append(("retries", "must be between 0 and 20"))
+    if fields.timeout is not None and fields.timeout <= 0:
+        found.append(("timeout", "must be longer than nothing, for instance 30s"))
+    if len(fields.id) > 200 or any(ord(char) < 32 for char in fields.id):
+        found.append(("id", "must be one line of at most 200 characters"))
+    if fields.thread.startswith(("/", ".")) or "\\" in fields.thread or ".." in fields.thread.split("/"):
+        found.append(("thread", "must be a plain name such as taxes"))
+    for name in fields.attachments:
+        if "/" in name or name.startswith(".") or name != name.strip():
+            found.append(("attachments", f"{name!r} must be the name of a file beside the command"))
+    return found
+
+
+def _at(document: Document, name: str, message: str) -> Fault:
+    line, column = position(document.fields, name, document.first_line)
+    return Fault(document.file, message, line, column, name)

@@ -1,0 +1,279 @@
+"""The inbox: which files in it are complete commands, and taking possession of one.
+
+The scan is the truth; whoever saw an event only asks for a scan sooner. Nothing is remembered between two scans but
+what would be costly to find out again, so a scan after a restart gives the same answer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec import Struct
+
+from fsagent.files.documents import MAX_BYTES
+from fsagent.files.names import conflict_of, is_command_name, is_temporary, skip_directory
+from fsagent.workspace.commands import CommandFields, peek
+from fsagent.workspace.layout import Layout, readable
+from fsagent.workspace.runs import Envelope, RunFolder, discard_empty, make_folder
+
+MAX_DEPTH = 32
+_RECHECK = 0.25
+
+
+class Arrival(Struct, frozen=True):
+    """A complete command file. ``name`` is its relative name; ``identity`` what must not change until it is claimed."""
+
+    path: Path
+    name: str
+    identity: tuple[int, int, int, int]
+    attachments: tuple[Path, ...] = ()
+
+
+class Lying(Struct, frozen=True):
+    """A file that stays where it is, and why."""
+
+    name: str
+    why: str
+
+
+class Scan(Struct, frozen=True):
+    """What one look at the inbox found: commands in the order to run them, files that stay, and when to look again.
+
+    ``settling`` and ``again`` are in seconds from now: until a file that was just written may be complete, and until
+    anything else that waits is worth a look. None where only a change can make a difference.
+    """
+
+    ready: list[Arrival]
+    lying: list[Lying]
+    settling: float | None = None
+    again: float | None = None
+
+
+class Inbox:
+    """Scans and claims. Used by one thread."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._seen: dict[str, tuple[tuple[int, int, int, int], float]] = {}
+        self._peeked: dict[str, tuple[tuple[int, int, int, int], CommandFields | None]] = {}
+
+    def scan(self, now: datetime, monotonic: float, settle: float, settle_renamed: float, attachment_wait: float) -> Scan:
+        """Look at every file. ``settle`` is how long a file must be quiet, ``settle_renamed`` the same for one moved in.
+
+        ``now`` is aware; ``monotonic`` a clock that never jumps, for files whose times lie in the future.
+        """
+        ready: list[tuple[int, Arrival]] = []
+        lying: list[Lying] = []
+        others: dict[Path, os.stat_result] = {}
+        settling: list[float] = []
+        again: list[float] = []
+        seen: dict[str, tuple[tuple[int, int, int, int], float]] = {}
+        for path, status, why in _walk(self._layout.inbox):
+            name = readable(os.path.relpath(path, self._layout.inbox))
+            if status is None:
+                lying.append(Lying(name, why))
+                continue
+            if not is_command_name(path.name):
+                others[path] = status
+                continue
+            if status.st_size == 0:
+                lying.append(Lying(name, "is empty; waits for content"))
+                continue
+            identity = _identity(status)
+            seen[name] = self._seen.get(name, (identity, monotonic))
+            if seen[name][0] != identity:
+                seen[name] = (identity, monotonic)
+            rest = _unquiet(status, now, monotonic - seen[name][1], settle, settle_renamed)
+            if rest > 0:
+                settling.append(rest)
+                continue
+            ready.append((status.st_mtime_ns, Arrival(path, name, identity)))
+        self._seen = seen
+        arrivals = []
+        wanted: set[Path] = set()
+        for _, arrival in sorted(ready, key=lambda pair: (pair[0], pair[1].name)):
+            held = self._held(arrival, others, now, attachment_wait)
+            wanted.update(arrival.path.parent / each for each in held.attachments)
+            if held.wait is None:
+                arrivals.append(Arrival(arrival.path, arrival.name, arrival.identity, held.found))
+            else:
+                lying.append(Lying(arrival.name, held.why))
+                if held.wait:
+                    again.append(held.wait)
+        for path in others:
+            if path not in wanted:
+                why = "is a sync conflict copy; it is never run" if conflict_of(path.name) else _OTHER
+                lying.append(Lying(readable(os.path.relpath(path, self._layout.inbox)), why))
+        self._peeked = {name: value for name, value in self._peeked.items() if name in seen}
+        return Scan(arrivals, sorted(lying, key=lambda each: each.name), min(settling, default=None), min(again, default=None))
+
+    def claim(self, arrival: Arrival, run: str, now: datetime) -> RunFolder | None:
+        """Take possession by rename into the run's new folder; None if the file changed, is written to, or is gone."""
+        try:
+            fd = os.open(arrival.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if _identity(os.fstat(fd)) != arrival.identity or _is_written(fd):
+                return None
+            digest = hashlib.sha256(os.read(fd, MAX_BYTES + 1))
+        finally:
+            os.close(fd)
+        digest.update(f"\n{arrival.identity[2]}\n{arrival.name}".encode())
+        folders = arrival.name.rpartition("/")[0]
+        path = f"inbox/{arrival.name}"
+        folder = make_folder(
+            self._layout.runs / run,
+            Envelope(
+                run=run, name=arrival.name, trigger="inbox", time=now.astimezone(UTC), path=path, thread=folders,
+                key=digest.hexdigest(),
+            ),
+        )  # fmt: skip
+        try:
+            os.rename(arrival.path, folder.claimed)
+        except FileNotFoundError:
+            discard_empty(folder)
+            return None
+        # the rename itself renews the time of the status change
+        if _identity(os.lstat(folder.claimed))[:3] != arrival.identity[:3] and self._give_back(folder, arrival.path):
+            return None
+        for attachment in arrival.attachments:
+            folder.attachments.mkdir(exist_ok=True)
+            os.rename(attachment, folder.attachments / attachment.name)
+        return folder
+
+    def _give_back(self, folder: RunFolder, path: Path) -> bool:
+        """A file was saved in the very moment of the claim: let it settle first, unless its name is taken again."""
+        try:
+            os.link(folder.claimed, path, follow_symlinks=False)
+        except OSError:
+            return False
+        os.unlink(folder.claimed)
+        return discard_empty(folder)
+
+    def _held(self, arrival: Arrival, others: dict[Path, os.stat_result], now: datetime, patience: float) -> _Held:
+        fields = self._peek(arrival)
+        if fields is None:
+            return _Held()
+        if fields.draft:
+            return _Held(wait=0, why="is a draft (draft: true); it is left alone")
+        if fields.not_before:
+            written = datetime.fromtimestamp(arrival.identity[2] / 1e9, now.tzinfo)
+            rest = (fields.not_before.at(written) - now).total_seconds()
+            if rest > 0:
+                return _Held(wait=rest, why=f"waits until {fields.not_before} (not_before)")
+        found, missing = [], []
+        for name in fields.attachments:
+            path = arrival.path.parent / name
+            status = others.get(path)
+            quiet = status is not None and now.timestamp() - status.st_ctime >= _RECHECK
+            (found if quiet else missing).append(path)
+        age = now.timestamp() - arrival.identity[3] / 1e9
+        if missing and 0 <= age < patience:
+            names = ", ".join(path.name for path in missing)
+            return _Held(tuple(fields.attachments), (), _RECHECK * 4, f"waits for its attachments: {names}")
+        return _Held(tuple(fields.attachments), tuple(found))
+
+    def _peek(self, arrival: Arrival) -> CommandFields | None:
+        """The command's settings, read once per state of the file."""
+        known = self._peeked.get(arrival.name)
+        if known and known[0] == arrival.identity:
+            return known[1]
+        fields: CommandFields | None = None
+        try:
+            fd = os.open(arrival.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(fd, "rb") as file:
+                fields = peek(file.read(MAX_BYTES), arrival.name)
+        except OSError:
+            pass
+        self._peeked[arrival.name] = (arrival.identity, fields)
+        return fields
+
+
+_OTHER = "is no command (.md, .markdown or .txt) and no command names it as an attachment"
+
+
+class _Held(Struct, frozen=True):
+    """Whether a complete command may run: ``wait`` None means yes, 0 until it changes, else seconds to the next look."""
+
+    attachments: tuple[str, ...] = ()
+    found: tuple[Path, ...] = ()
+    wait: float | None = None
+    why: str = ""
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result | None, str]]:
+    """Every file that might matter, without following links; with a reason instead of a status if it cannot be used."""
+    folders = [(root, 0)]
+    while folders:
+        folder, depth = folders.pop()
+        try:
+            entries = list(os.scandir(folder))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            yield folder, None, f"cannot be looked into: {os.strerror(error.errno or 0)}"
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                yield path, None, f"cannot be looked at: {os.strerror(error.errno or 0)}"
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                if skip_directory(entry.name):
+                    continue
+                if depth >= MAX_DEPTH:
+                    yield path, None, f"lies more than {MAX_DEPTH} folders deep"
+                else:
+                    folders.append((path, depth + 1))
+            elif is_temporary(entry.name):
+                continue
+            elif not stat.S_ISREG(status.st_mode):
+                yield path, None, "is a link or a special file, not a file; it is left alone"
+            elif is_command_name(entry.name) and not os.access(path, os.R_OK, follow_symlinks=False):
+                yield path, None, "cannot be read: permission denied"
+            else:
+                yield path, status, ""
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What tells one state of a file from another. The time of its last status change is in it: a rename renews it."""
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _unquiet(status: os.stat_result, now: datetime, watched: float, settle: float, settle_renamed: float) -> float:
+    """Seconds until the file may count as quiet.
+
+    Writing sets both times of a file alike; a later status change (rename, time stamp, mode) means that whoever
+    delivers it has finished, so the shorter settle time is enough. Measured: shared/facts/files.md §1, §7 rule 5.
+    """
+    needed = settle_renamed if status.st_ctime_ns > status.st_mtime_ns else settle
+    age = now.timestamp() - status.st_ctime_ns / 1e9
+    if age < 0:
+        age = watched
+    return needed - age
+
+
+def _is_written(fd: int) -> bool:
+    """True if somebody holds the file open for writing; False too where the system cannot tell (the settle time must do).
+
+    A read lease is refused then (fcntl(2)); it is given back at once.
+    """
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except (OSError, AttributeError):
+        return False
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

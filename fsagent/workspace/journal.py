@@ -1,0 +1,104 @@
+"""The journal: an append-only record of what happened, one JSON object a line, one file a month.
+
+``.fsagent/journal/2026-11.jsonl``. Records are ordered as they were written; a crash can only tear the last one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fsagent.files.atomic import write_all
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class Journal:
+    """Appends records; safe to share between threads. One process writes, any number may read.
+
+    ``listener`` sees every record after it was written, for the line on the daemon's screen.
+    """
+
+    def __init__(self, folder: Path, now: Callable[[], datetime], listener: Listener | None = None) -> None:
+        self._folder = folder
+        self._now = now
+        self._listener = listener
+        self._lock = threading.Lock()
+        self._sync_lock = threading.Lock()
+        self._fd = -1
+        self._month = ""
+        self._written = 0
+        self._synced = 0
+
+    def append(self, event: str, *, durable: bool = False, **fields: Any) -> None:
+        """Record that something happened; ``durable`` returns only when a power cut cannot take it away.
+
+        Threads that ask for it at the same time share one sync.
+        """
+        now = self._now().astimezone(UTC)
+        record = {"time": now, "event": event, **fields}
+        line = msgspec.json.encode(record) + b"\n"
+        with self._lock:
+            month = f"{now:%Y-%m}"
+            if month != self._month:
+                self._open(month)
+            write_all(self._fd, line)
+            self._written += 1
+            mine = self._written
+        if durable:
+            with self._sync_lock:
+                if self._synced < mine:
+                    reach = self._written
+                    os.fdatasync(self._fd)
+                    self._synced = reach
+        if self._listener:
+            self._listener(record)
+
+    def close(self) -> None:
+        """Sync and close; a later ``append`` opens it again."""
+        with self._sync_lock, self._lock:
+            if self._fd >= 0:
+                os.fsync(self._fd)
+                os.close(self._fd)
+            self._fd, self._month = -1, ""
+
+    def _open(self, month: str) -> None:
+        fd = open_append(self._folder / f"{month}.jsonl")
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            os.close(self._fd)
+        self._fd, self._month = fd, month
+
+
+def open_append(path: Path) -> int:
+    """Open a file of records for appending; a last line that a crash tore is closed off first."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        write_all(fd, b"\n")
+    return fd
+
+
+def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """The records of one file with their line numbers; None for a line that is no record (torn or damaged).
+
+    A missing file has no records.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line == b"\n":
+                    continue
+                try:
+                    record = msgspec.json.decode(line)
+                except msgspec.DecodeError:
+                    record = None
+                yield number, record if isinstance(record, dict) else None
+    except FileNotFoundError:
+        return

@@ -1,0 +1,146 @@
+"""What a run leaves behind: the result for people in outbox/, the command in archive/ or failed/.
+
+Both are handed over by giving the file a further name that nobody has (``files.atomic.give_name``) and leaving a
+private copy in the run's folder. Every step can be done again after a crash at any point, and then finds what was
+done before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from msgspec import Struct
+
+from fsagent.files.atomic import give_name, numbered, sync_dir, sync_file, write_atomic
+from fsagent.files.documents import write_document
+from fsagent.model import Status
+from fsagent.workspace.layout import Layout
+from fsagent.workspace.runs import Envelope, RunFolder
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How a run ended; recorded as ``finished``, from which its result can be written again at any time."""
+
+    status: Status
+    answer: str = ""
+    error: str = ""
+    engine: str = ""
+    thread: str = ""
+    started: datetime
+    finished: datetime
+    seconds: float = 0.0
+    attempts: int = 1
+    changed: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()
+    publish: bool = True
+
+
+def write_result(folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str) -> None:
+    """Make the result durable in the run's folder, not yet published."""
+    write_atomic(folder.result_new, _render(envelope, outcome, body))
+
+
+def publish(layout: Layout, folder: RunFolder, envelope: Envelope) -> str:
+    """Put a written result into outbox/, once; gives its name there."""
+    candidates = numbered(_free_of_files(layout.outbox, result_name(envelope.name)))
+    if not folder.result_new.exists():  # published before a crash; only the name is to be found again
+        data = folder.result.read_bytes()
+        for path in candidates:
+            if not os.path.lexists(path):
+                return ""
+            if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+                return layout.name(path)
+    path = give_name(folder.result_new, candidates)
+    write_atomic(folder.result, folder.result_new.read_bytes(), durable=False)
+    os.unlink(folder.result_new)
+    return layout.name(path)
+
+
+def keep_unpublished(folder: RunFolder) -> None:
+    """The run has nothing to say to a person: its result stays in its folder only."""
+    os.replace(folder.result_new, folder.result)
+
+
+def settle(layout: Layout, folder: RunFolder, envelope: Envelope, outcome: Outcome) -> str:
+    """Give up possession: the command goes to archive/ (done) or failed/, with its original bytes; gives its new name.
+
+    A task's own commands stay in the run's folder: nobody dropped them, and the task file says it all.
+    """
+    if envelope.trigger == "task":
+        os.replace(folder.claimed, folder.command)
+        return ""
+    if outcome.status == "done":
+        place = layout.archive / f"{outcome.finished:%Y-%m}"
+    else:
+        place = layout.failed
+    target = _free_of_files(place, safe_name(envelope.name))
+    sync_file(folder.claimed)
+    path = give_name(folder.claimed, numbered(target))
+    for attachment in _files(folder.attachments):
+        sync_file(attachment)
+        give_name(attachment, numbered(path.with_name(attachment.name)))
+    write_atomic(folder.command, folder.claimed.read_bytes(), durable=False)
+    for attachment in _files(folder.attachments):
+        write_atomic(attachment, attachment.read_bytes(), durable=False)
+    os.unlink(folder.claimed)
+    sync_dir(folder.path)
+    return layout.name(path)
+
+
+def result_name(name: str) -> str:
+    """The relative name of a result: the command's own, as markdown."""
+    path = PurePosixPath(safe_name(name))
+    return str(path if path.suffix.lower() in (".md", ".markdown") else path.with_suffix(".md"))
+
+
+def safe_name(name: str) -> str:
+    """A relative name that stays where it is put: no empty, hidden or upward parts."""
+    parts = [part for part in name.replace("\0", "").split("/") if part not in ("", ".", "..")]
+    return "/".join(f"_{part}" if part.startswith(".") else part for part in parts) or "command.md"
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file())
+    except FileNotFoundError:
+        return []
+
+
+def _free_of_files(place: Path, name: str) -> Path:
+    """``place/name``; where a file stands in the way of a folder, the folders become part of the file's name."""
+    path = place / name
+    for parent in _between(place, path):
+        if parent.exists() and not parent.is_dir():
+            return place / name.replace("/", "--")
+    return path
+
+
+def _between(place: Path, path: Path) -> Iterator[Path]:
+    for parent in path.parents:
+        if parent == place:
+            return
+        yield parent
+
+
+def _render(envelope: Envelope, outcome: Outcome, body: str) -> bytes:
+    fields: dict[str, Any] = {
+        "run": envelope.run,
+        "command": envelope.path or envelope.name,
+        "status": outcome.status,
+        "trigger": envelope.trigger,
+        "task": envelope.task,
+        "thread": outcome.thread,
+        "engine": outcome.engine,
+        "started": outcome.started.isoformat(timespec="seconds"),
+        "finished": outcome.finished.isoformat(timespec="seconds"),
+        "seconds": round(outcome.seconds, 3),
+        "attempts": outcome.attempts if outcome.attempts > 1 else "",
+        "changed": list(outcome.changed),
+        "remembered": list(outcome.remembered),
+        "error": outcome.error,
+    }
+    return write_document({name: value for name, value in fields.items() if value not in ("", [])}, body)

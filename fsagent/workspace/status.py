@@ -1,0 +1,124 @@
+"""What the daemon tells of itself: ``status.md`` for people, ``.fsagent/daemon.json`` for programs.
+
+Both are written by the daemon alone. ``daemon.json`` is renewed at least every scan interval, which is the sign of
+life; ``status.md`` only when something in it changed, so that it does not travel through sync clients for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import msgspec
+from msgspec import Struct
+
+from fsagent.files.atomic import write_atomic
+from fsagent.files.locks import Timeout, lock
+from fsagent.workspace.layout import Layout
+
+DAEMON_LOCK = "daemon.lock"
+
+
+class Line(Struct, frozen=True):
+    """One thing and a few words on it."""
+
+    name: str
+    words: str
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """The daemon at one moment. Times are aware; ``waiting`` counts commands that wait for their turn."""
+
+    pid: int
+    version: str
+    since: datetime
+    beat: datetime
+    interval: float
+    paused: bool = False
+    running: tuple[Line, ...] = ()
+    waiting: int = 0
+    waiting_since: datetime | None = None
+    lying: tuple[Line, ...] = ()
+    retries: tuple[Line, ...] = ()
+    upcoming: tuple[Line, ...] = ()
+    last: tuple[Line, ...] = ()
+    trouble: tuple[str, ...] = ()
+
+
+class StatusBoard:
+    """Writes both files. Used by one thread."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._text = b""
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Tell how things are. Raises ``OSError`` when the disk does not take it."""
+        write_atomic(self._layout.beat, msgspec.json.encode(snapshot) + b"\n", durable=False)
+        text = render(snapshot, alive=True).encode()
+        if text != self._text:
+            write_atomic(self._layout.status, text, durable=False)
+            self._text = text
+
+    def farewell(self, snapshot: Snapshot) -> None:
+        """Say that the daemon has ended."""
+        write_atomic(self._layout.status, render(snapshot, alive=False).encode(), durable=False)
+
+
+def read_snapshot(layout: Layout) -> Snapshot | None:
+    """The last snapshot, or None if no daemon ever ran here."""
+    try:
+        return msgspec.json.decode(layout.beat.read_bytes(), type=Snapshot)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def daemon_runs(layout: Layout) -> bool:
+    """True while a daemon on this machine holds the workspace."""
+    if not (layout.locks / DAEMON_LOCK).exists():
+        return False
+    try:
+        with lock(layout.locks / DAEMON_LOCK, 0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
+
+
+def render(snapshot: Snapshot, *, alive: bool) -> str:
+    """The status for people, as markdown. Holds no time that passes by itself, so it changes only with the facts."""
+    since = f"{snapshot.since:%Y-%m-%d %H:%M:%S}"
+    if not alive:
+        head = "**Stopped.** Commands in `inbox/` wait until `fsagent run` is started again."
+    elif snapshot.paused:
+        head = f"**Paused** by the file `STOP`: nothing new starts until it is removed. Alive since {since}."
+    else:
+        head = f"**Alive** since {since} (pid {snapshot.pid}, fsagent {snapshot.version})."
+    parts = ["# Status", head]
+    if snapshot.trouble:
+        parts.append("## Needs you\n\n" + "\n".join(f"- {_one_line(each)}" for each in snapshot.trouble))
+    waiting = f"{snapshot.waiting} command{'s' * (snapshot.waiting != 1)} waiting" if snapshot.waiting else ""
+    for title, lines, word in (
+        ("Running now", snapshot.running if alive else (), waiting),
+        ("Waiting to be tried again", snapshot.retries, ""),
+        ("Lying in inbox/", snapshot.lying, ""),
+        ("Next", snapshot.upcoming if alive else (), ""),
+        ("Last runs", snapshot.last, ""),
+    ):
+        rows = [f"- `{_one_line(line.name)}` {_one_line(line.words)}" for line in lines]
+        if rows or word:
+            parts.append(f"## {title}\n\n" + "\n".join([*rows, *([f"- {word}"] if word else [])]))
+    return "\n\n".join(parts) + "\n"
+
+
+def limited(lines: Iterable[Line], most: int, rest: Callable[[int], str]) -> tuple[Line, ...]:
+    """At most ``most`` lines; where there are more, the last one tells how many."""
+    every = list(lines)
+    if len(every) <= most:
+        return tuple(every)
+    return (*every[:most], Line("…", rest(len(every) - most)))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,328 @@
+"""The tools for files, on real files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from fsagent.errors import ToolError, UnsafePathError
+from fsagent.files.paths import SafeRoot
+from fsagent.model import ToolResult
+from fsagent.tools.base import Context, Tool
+from fsagent.tools.files import Append, Edit, EditArgs, Read, TextArgs, Write
+from fsagent.tools.find import List, ListArgs, SearchArgs, SearchFiles
+from fsagent.tools.place import PathArgs
+
+
+def context_for(folder: Path, **settings: Any) -> Context:
+    given: dict[str, Any] = {
+        "root": SafeRoot(folder, {"soul.md": "use remember / forget"}, {".fsagent": ""}, [".fsagent/runs/*/attachments"]),
+        "home": cast(Any, None),
+        "now": lambda: datetime(2026, 11, 22, tzinfo=UTC),
+        "run": "r1",
+        "trigger": "inbox",
+        "seconds_left": lambda: 60.0,
+        "stopping": lambda: False,
+    }
+    return Context(**given | settings)
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    (tmp_path / ".fsagent").mkdir()
+    return context_for(tmp_path)
+
+
+def call(tool: Tool[Any], args: Any, context: Context) -> ToolResult:
+    """As the runner does it: prepare, then run."""
+    return tool.run(tool.prepare(args, context), context)
+
+
+def append(path: str, text: str, context: Context) -> ToolResult:
+    return call(Append(), TextArgs(path, text), context)
+
+
+# read
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "Grüße\n".encode(),
+        b"\xef\xbb\xbf" + "Grüße\n".encode(),
+        "Grüße\n".encode("utf-16"),
+        b"\xfe\xff" + "Grüße\n".encode("utf-16-be"),
+        "Grüße\n".encode("utf-16-le"),
+        "Grüße\n".encode("utf-16-be"),
+    ],
+)
+def test_read_understands_utf8_and_utf16(tmp_path: Path, context: Context, raw: bytes) -> None:
+    (tmp_path / "x.txt").write_bytes(raw)
+    assert call(Read(), PathArgs("x.txt"), context).text == "Grüße\n"
+
+
+@pytest.mark.parametrize("raw", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xfe\xfd\x00\xd8", bytes(range(256)), b"caf\xe9 latin", b"\0" * 100])
+def test_read_says_that_a_binary_file_is_no_text(tmp_path: Path, context: Context, raw: bytes) -> None:
+    (tmp_path / "x").write_bytes(raw)
+    with pytest.raises(ToolError, match="no text file"):
+        call(Read(), PathArgs("x"), context)
+
+
+def test_read_is_bounded_and_says_so(tmp_path: Path) -> None:
+    context = context_for(tmp_path, max_output=10)
+    (tmp_path / "exact").write_text("ä" * 10)
+    (tmp_path / "more").write_text("ä" * 11)
+    (tmp_path / "huge").write_text("€" * 5000)
+    assert call(Read(), PathArgs("exact"), context).text == "ä" * 10
+    for name, size in (("more", 22), ("huge", 15000)):
+        text = call(Read(), PathArgs(name), context).text
+        head, note = text.split("\n")
+        assert len(head) == 10
+        assert f"first 10 characters of {size:,} bytes" in note
+
+
+def test_a_missing_file_is_named(context: Context) -> None:
+    with pytest.raises(ToolError, match=r"there is no 'no/x\.md'"):
+        call(Read(), PathArgs("no/x.md"), context)
+
+
+def test_a_folder_cannot_be_read(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "d").mkdir()
+    with pytest.raises(UnsafePathError, match="is a folder"):
+        call(Read(), PathArgs("d"), context)
+
+
+# policy's view
+
+
+def test_policy_sees_the_place_that_is_used(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "alias").symlink_to("real")
+    for path in ("real/x", f"{tmp_path}/real/x", "./alias/../alias//x", f"{tmp_path}/alias/x"):
+        prepared = Write().prepare(TextArgs(path, ""), context)
+        assert Write().subject(prepared) == "real/x"
+    assert Write().run(prepared, context).changed == ("real/x",)
+    assert Write().subject(TextArgs("a/./b/../c", "")) == "a/c"
+    for path in ("../x", "/etc/passwd", "a\0b", ""):
+        assert Read().prepare(PathArgs(path), context) == PathArgs(path)
+        Read().subject(PathArgs(path))
+        with pytest.raises(UnsafePathError):
+            call(Read(), PathArgs(path), context)
+
+
+def test_an_absolute_path_that_policy_has_not_seen_as_relative_is_refused(tmp_path: Path, context: Context) -> None:
+    with pytest.raises(UnsafePathError, match="write 'x'"):
+        Write().run(TextArgs(f"{tmp_path}/x", ""), context)
+
+
+# write and append
+
+
+def test_write_makes_and_replaces_exactly(tmp_path: Path, context: Context) -> None:
+    result = call(Write(), TextArgs("lists/shopping.md", "milk"), context)
+    assert result.changed == ("lists/shopping.md",)
+    assert result.text == "wrote lists/shopping.md (4 characters)"
+    call(Write(), TextArgs("lists/shopping.md", "bread\r\n"), context)
+    assert (tmp_path / "lists/shopping.md").read_bytes() == b"bread\r\n"
+
+
+def test_reserved_places_have_their_own_tools(context: Context) -> None:
+    for tool in (Write(), Append()):
+        with pytest.raises(UnsafePathError, match="use remember / forget"):
+            call(tool, TextArgs("Soul.md", "evil"), context)
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "after"),
+    [
+        (None, "a", b"a\n"),
+        (b"", "a", b"a\n"),
+        (b"x\n", "a", b"x\na\n"),
+        (b"x", "a", b"x\na\n"),
+        (b"x\n", "a\nb\n", b"x\na\nb\n"),
+        (b"x\r\n", "a\nb", b"x\r\na\r\nb\r\n"),
+        (b"x\r\ny", "a", b"x\r\ny\r\na\r\n"),
+        (b"x\n", "a\r\nb", b"x\na\nb\n"),
+        (b"x\n", "", b"x\n\n"),
+        (b"\xef\xbb\xbf", "a", b"\xef\xbb\xbfa\n"),
+        ("x".encode("utf-16"), "ü", "x\nü\n".encode("utf-16")),
+        ("x\r\n".encode("utf-16"), "ü", "x\r\nü\r\n".encode("utf-16")),
+    ],
+)
+def test_append_adds_whole_lines(tmp_path: Path, context: Context, before: bytes | None, text: str, after: bytes) -> None:
+    if before is not None:
+        (tmp_path / "log.txt").write_bytes(before)
+    result = append("log.txt", text, context)
+    assert (tmp_path / "log.txt").read_bytes() == after
+    assert result.changed == ("log.txt",)
+    assert result.text.startswith("added ")
+
+
+def test_many_threads_append_whole_lines(tmp_path: Path, context: Context) -> None:
+    def work(name: str) -> None:
+        for number in range(50):
+            append("log.txt", f"{name}{number} " + name * 500, context)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert sorted(lines) == sorted(f"{name}{number} " + name * 500 for name in "abcd" for number in range(50))
+
+
+def test_an_append_that_does_not_fit_leaves_no_half_line(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_bytes(b"x" * 1000 + b"\n")
+    code = f"""
+import resource, signal, sys
+sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
+from pathlib import Path
+from test_file_tools import append, context_for
+from fsagent.errors import ToolError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    append("log.txt", "y" * 1500, context_for(Path({str(tmp_path)!r})))
+except ToolError as error:
+    print("refused", error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("refused log.txt: File too large"), done.stderr
+    assert (tmp_path / "log.txt").read_bytes() == b"x" * 1000 + b"\n"
+
+
+def test_half_a_character_is_refused(context: Context) -> None:
+    with pytest.raises(ToolError, match="half a character"):
+        call(Write(), TextArgs("x", "ab\ud800"), context)
+
+
+# after a crash
+
+
+@pytest.mark.parametrize("start", [None, b"", b"one", b"one\r\n", "eins\n".encode("utf-16")])
+def test_append_knows_afterwards_whether_it_happened(tmp_path: Path, context: Context, start: bytes | None) -> None:
+    path, tool, args = tmp_path / "log.txt", Append(), TextArgs("log.txt", "new line")
+    if start is not None:
+        path.write_bytes(start)
+    before = tool.before(args, context)
+    assert before is not None
+    assert before["size"] == len(start or b"")
+    assert tool.happened(args, context, before) is False
+    done = tool.run(args, context)
+    assert tool.happened(args, context, before) == done
+    append("log.txt", "of another run", context)
+    assert tool.happened(args, context, before) == done
+
+
+def test_append_does_not_guess(tmp_path: Path, context: Context) -> None:
+    path, tool, args = tmp_path / "log.txt", Append(), TextArgs("log.txt", "new line")
+    path.write_bytes(b"one\n")
+    before = cast(dict[str, Any], tool.before(args, context))
+    path.write_bytes(b"one\nother\n")
+    assert tool.happened(args, context, before) is False
+    for content in (b"ONE\nnew line\n", b"one\nnew", b"one", b"one\nother\nnew line\n"):
+        path.write_bytes(content)
+        assert tool.happened(args, context, before) is None
+    path.unlink()
+    assert tool.happened(args, context, before) is None
+
+
+def test_edit_knows_afterwards_whether_it_happened(tmp_path: Path, context: Context) -> None:
+    path, tool, args = tmp_path / "x", Edit(), EditArgs("x", "one", "two")
+    path.write_bytes(b"one\n")
+    before = cast(dict[str, Any], tool.before(args, context))
+    assert tool.happened(args, context, before) is False
+    done = tool.run(args, context)
+    assert tool.happened(args, context, before) == done
+    path.write_bytes(b"three\n")
+    assert tool.happened(args, context, before) is None
+    assert tool.before(args, context) is None
+
+
+# edit
+
+
+def test_edit_changes_one_passage_and_nothing_else(tmp_path: Path, context: Context) -> None:
+    raw = b"\xef\xbb\xbfa\r\nb\r\nc \xc3\xbc\r\nlast"
+    (tmp_path / "x").write_bytes(raw)
+    result = call(Edit(), EditArgs("x", "b\nc", "B\nC"), context)
+    assert (tmp_path / "x").read_bytes() == raw.replace(b"b\r\nc", b"B\r\nC")
+    assert result.text == "changed x at line 2"
+    assert result.changed == ("x",)
+
+
+def test_edit_wants_exactly_one_place(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "x").write_text("a\nb\na\n\naa\n")
+    with pytest.raises(ToolError, match=r"more than once \(lines 1, 3, 5, 5\)"):
+        call(Edit(), EditArgs("x", "a", "b"), context)
+    with pytest.raises(ToolError, match="does not hold"):
+        call(Edit(), EditArgs("x", "z", "b"), context)
+    for old, new in (("", "x"), ("a\nb", "a\nb")):
+        with pytest.raises(ToolError, match="old:"):
+            call(Edit(), EditArgs("x", old, new), context)
+    assert (tmp_path / "x").read_text() == "a\nb\na\n\naa\n"
+
+
+# list and search
+
+
+def test_list_is_sorted_and_counts_what_it_hides(tmp_path: Path, context: Context) -> None:
+    for name in ("b.md", "a.txt", ".hidden", "x.md~", "one\nline.md"):
+        (tmp_path / name).write_text("12345")
+    (tmp_path / "notes/deep").mkdir(parents=True)
+    (tmp_path / "notes/deep/c.md").write_text("1")
+    assert call(List(), ListArgs(), context).text.splitlines() == [
+        "a.txt (5 bytes)",
+        "b.md (5 bytes)",
+        "notes/",
+        "one\\nline.md (5 bytes)",
+        "(2 hidden or temporary names not shown)",
+    ]
+    assert call(List(), ListArgs(pattern="b*"), context).text.startswith("b.md (5 bytes)\n(")
+    assert "notes/deep/c.md (1 byte)" in call(List(), ListArgs(pattern="**/*.md"), context).text
+    assert call(List(), ListArgs("notes", "**/*.md"), context).text == "deep/c.md (1 byte)"
+    assert call(List(), ListArgs("notes/deep", "*.txt"), context).text == "nothing"
+    for path in ("none", "a.txt"):
+        with pytest.raises(ToolError, match=path):
+            call(List(), ListArgs(path), context)
+    with pytest.raises(UnsafePathError):
+        call(List(), ListArgs(".fsagent"), context)
+
+
+def test_search_finds_lines_in_any_case(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "a.md").write_text("one\nThe Router is a Fritzbox\n")
+    (tmp_path / "notes/b.md").write_bytes("der ROUTER\r\n".encode("utf-16"))
+    (tmp_path / "binary").write_bytes(b"router\0\0")
+    (tmp_path / ".fsagent/key").write_text("router")
+    (tmp_path / ".hidden").write_text("router")
+    (tmp_path / "link").symlink_to("a.md")
+    text = call(SearchFiles(), SearchArgs(query="router"), context).text
+    assert text.splitlines() == ["a.md:2: The Router is a Fritzbox", "notes/b.md:1: der ROUTER"]
+    assert call(SearchFiles(), SearchArgs("notes", "router"), context).text == "notes/b.md:1: der ROUTER"
+    assert call(SearchFiles(), SearchArgs("a.md", "router"), context).text == "a.md:2: The Router is a Fritzbox"
+    assert "no line holds 'zzz' (3 files searched)" in call(SearchFiles(), SearchArgs(query="zzz"), context).text
+    with pytest.raises(ToolError, match="query"):
+        call(SearchFiles(), SearchArgs(query=" "), context)
+    with pytest.raises(ToolError, match="there is no"):
+        call(SearchFiles(), SearchArgs("none", "x"), context)
+
+
+def test_search_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("hit\n" * 1000)
+    text = call(SearchFiles(), SearchArgs(query="hit"), context_for(tmp_path)).text
+    assert text.count("a.md:") == 200
+    assert "stopped after 200 lines" in text
+    for name in ("b.md", "c.md"):
+        (tmp_path / name).write_text("x")
+    stopping = context_for(tmp_path, stopping=lambda: True)
+    assert "stopped after 0 files" in call(SearchFiles(), SearchArgs(query="hit"), stopping).text
+    late = context_for(tmp_path, seconds_left=lambda: -1.0)
+    assert "stopped after 0 files" in call(SearchFiles(), SearchArgs(query="hit"), late).text
