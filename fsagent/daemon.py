@@ -22,7 +22,7 @@ from fsagent.files.fields import nearest
 from fsagent.files.locks import Timeout, lock
 from fsagent.home import WorkspaceHome, task_view
 from fsagent.lanes import Lanes
-from fsagent.pipeline import Admitted, Again, Pipeline
+from fsagent.pipeline import Admitted, Again, Finish, Pipeline
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.watcher import Watcher
@@ -65,6 +65,7 @@ class Daemon:
         self._draining = threading.Event()
         self._arrivals: deque[Arrival] = deque()
         self._drops: deque[str] = deque()
+        self._drops_changed = True
         self._retries: list[tuple[datetime, int, RunFolder]] = []
         self._order = count()
         self._scan = Scan([], [])
@@ -138,15 +139,15 @@ class Daemon:
     def run_once(self) -> None:
         """Do all that is due and waiting, then return; files that are still being written are waited for."""
         while not self._draining.is_set():
-            self.wake("inbox")
             wait = self.beat()
-            if self._arrivals or self._drops or self._lanes.waiting() or self._lanes.running():
-                self._wake.wait(min(wait, 0.5))
+            if self._lanes.waiting() or self._lanes.running() or self._scan.settling is not None or wait <= 0:
+                self._wake.wait(wait)
                 self._wake.clear()
-            elif self._scan.settling is not None:
-                time.sleep(min(self._scan.settling, 0.5))
-            elif not dropped(self.layout):
-                return
+            elif not (self._arrivals or self._drops or dropped(self.layout)):
+                self.wake("inbox")  # one more look: what came in while the last command ran
+                self.beat()
+                if not (self._arrivals or self._drops or self._lanes.waiting() or self._lanes.running()):
+                    return
 
     def beat(self) -> float:
         """One turn: look where something may have changed, hand out what is due; gives the seconds until the next."""
@@ -163,12 +164,18 @@ class Daemon:
         due = None if paused else self._clock.tick(now)
         if not self._arrivals and (full or woken & {"root", "inbox"} or monotonic >= self._rescan):
             self._scan_inbox(now)
+        if not self._drops and (full or self._drops_changed or "drop" in woken):
+            self._drops.extend(dropped(self.layout))
+            self._drops_changed = False
+        self._drops_changed = self._drops_changed or "drop" in woken
         if full:
             self._next_scan = time.monotonic() + self._settings.scan_interval
         if not paused:
             self._admit(now)
         self._tell(full)
-        waits = [self._next_scan - time.monotonic(), self._rescan - time.monotonic()]
+        waits = [self._next_scan - time.monotonic()]
+        if not self._arrivals:
+            waits.append(self._rescan - time.monotonic())
         if due is not None:
             waits.append(due)
         if self._retries and not paused:
@@ -240,8 +247,6 @@ class Daemon:
 
     def _admit(self, now: datetime) -> None:
         """Claim and understand what waits, a little ahead of what can run."""
-        if not self._drops:
-            self._drops.extend(dropped(self.layout))
         while not self._draining.is_set() and self._lanes.waiting() < ADMIT_AHEAD:
             folder = self._next_folder(now)
             if folder is None:
@@ -278,16 +283,23 @@ class Daemon:
             self.journal.append("error", command=f"inbox/{arrival.name}", error=str(error))
             return None
 
-    def _work(self, run: Admitted) -> None:
+    def _work(self, run: Admitted) -> Finish:
         """Called by the lanes on their own threads."""
+        return self._guarded(run.folder, lambda: self._pipeline.execute(run))
+
+    def _guarded(self, folder: RunFolder, work: Callable[[], Again | Finish | None]) -> Finish:
+        """Do a part of a run and give the next part; a disk that does not take it ends the part, never the thread."""
         try:
-            again = self._pipeline.execute(run)
+            left = work()
         except Exception as error:  # around a thread's loop: a full disk, a damaged index; the run is kept
-            self._in_trouble(run.folder, error)
-            again = None
-        if again:
-            self._retry_at(again.folder, again.at)
-        self.wake()
+            self._in_trouble(folder, error)
+            left = None
+        if isinstance(left, Again):
+            self._retry_at(folder, left.at)
+        elif left is not None:
+            finish = left
+            return lambda: self._guarded(folder, finish)()
+        return self.wake
 
     def _in_trouble(self, folder: RunFolder, error: Exception) -> None:
         """The disk did not take it: the run stays as it is and is gone on with later."""

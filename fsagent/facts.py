@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from fsagent.model import Fact
 from fsagent.outline import BULLET, RULE, Section, sections, visible
-from fsagent.statements import about_owner, fact_key, is_personal, plain, subject_key, third_person, words
+from fsagent.statements import about_owner, fact_key, fold, is_personal, plain, subject_key, third_person, words
 from fsagent.vocabulary import OWNER_WORDS
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "read_facts",
     "remove_facts",
     "replace_fact",
+    "same_fact",
 ]
 
 SOUL_TEMPLATE = """\
@@ -78,7 +79,7 @@ def add_fact(text: str, fact: str) -> str:
     A fact that is known already, or is empty after ``clean_fact``, adds nothing.
     """
     fact = clean_fact(fact)
-    if not fact or any(_same(fact, known.text) for known in read_facts(text)):
+    if not fact or any(same_fact(fact, known.text) for known in read_facts(text)):
         return text
     return _Soul(text).with_fact(fact)
 
@@ -90,15 +91,14 @@ def replace_fact(text: str, old: Fact, new: str) -> str:
     """
     new = clean_fact(new)
     soul = _Soul(text)
-    if any(_same(new, entry.fact.text) and not _same(new, old.text) for entry in soul.entries):
+    if any(same_fact(new, entry.fact.text) and not same_fact(new, old.text) for entry in soul.entries):
         return remove_facts(text, [old])
     entry = next(iter(soul.standing([old])), None)
     if entry is None or not new:
         return add_fact(text, new)
-    line = soul.lines[entry.first]
-    lines = [*soul.lines[: entry.first], line[: entry.start] + new + line[entry.end :], *soul.lines[entry.last + 1 :]]
-    if entry.last > entry.first and not _ending(soul.lines[entry.last]):
-        lines[entry.first] = lines[entry.first].rstrip("\r\n")
+    first = soul.lines[entry.first].rstrip("\r\n")
+    line = first[: entry.start] + new + first[entry.end :] + _ending(soul.lines[entry.last])
+    lines = [*soul.lines[: entry.first], line, *soul.lines[entry.last + 1 :]]
     replaced = soul.bom + "".join(lines)
     if any(fact.text == new for fact in read_facts(replaced)):
         return replaced
@@ -114,8 +114,8 @@ def remove_facts(text: str, facts: Iterable[Fact]) -> str:
 
 def exact_facts(facts: Sequence[Fact], about: str) -> tuple[Fact, ...]:
     """The facts that ``about`` names exactly: the same statement, or else the same key (``my name``)."""
-    third = third_person(about)
-    same = tuple(fact for fact in facts if _same(fact.text, about) or _same(third_person(fact.text), third))
+    statement = plain(third_person(about)).casefold()
+    same = tuple(fact for fact in facts if plain(third_person(fact.text)).casefold() == statement)
     if same:
         return same
     key = subject_key(about)
@@ -145,8 +145,17 @@ def clean_fact(text: str) -> str:
     return line
 
 
-def _same(one: str, other: str) -> bool:
-    return plain(one).casefold() == plain(other).casefold()
+def same_fact(one: str, other: str) -> bool:
+    """True where two texts are one statement: the first letter's case, spaces, quotes and a final stop do not count.
+
+    Any other difference in case does: a password may differ in it.
+    """
+    return _normal(one) == _normal(other)
+
+
+def _normal(text: str) -> str:
+    line = " ".join(fold(text).split()).rstrip(" .")
+    return line[:1].lower() + line[1:]
 
 
 def _ending(line: str) -> str:
@@ -159,7 +168,7 @@ class _Soul:
     def __init__(self, text: str) -> None:
         self.bom = "\ufeff" if text.startswith("\ufeff") else ""
         self.lines: list[str] = _LINE.findall(text.removeprefix("\ufeff"))
-        self.seen = visible(self.lines)
+        self.seen, self.inside = visible(self.lines)
         self.sections = list(sections(self.seen))
         self.entries = [entry for section in self.sections for entry in self._entries(section)]
 
@@ -203,24 +212,33 @@ class _Soul:
 
     def with_fact(self, fact: str) -> str:
         section = next((section for section in self.sections if section.heads_facts), None)
-        newline = next((_ending(line) for line in self.lines if _ending(line)), "\n")
         if section is None:
-            return self._with_section(fact, newline)
+            return self._with_section(fact)
         own = [entry for entry in self._entries(section) if BULLET.match(self.seen[entry.first])]
-        prefix, gap = "- ", newline
-        at = section.last
+        prefix, at = "- ", section.last
         if own:
             outer = min(own, key=lambda entry: (entry.start, -entry.first))
             mark = self.seen[outer.first][: outer.start]
-            prefix, gap = (mark if not any(char.isdigit() for char in mark) else "- "), ""
+            prefix = prefix if any(char.isdigit() for char in mark) else mark
             at = self._end_of_list(own[-1].last + 1, section.last)
         else:
             while at > section.first and not self.lines[at - 1].strip():
                 at -= 1
+        while at in self.inside:
+            at += 1
+        if at > section.last:
+            return self._with_section(fact)  # a comment reaches from the section into the next heading
+        newline = self._newline(at)
+        gap = "" if own else newline
         before, after = self.bom + "".join(self.lines[:at]), "".join(self.lines[at:])
         if at and not _ending(self.lines[at - 1]):
             return f"{before}{newline}{gap}{prefix}{fact}"
         return f"{before}{gap}{prefix}{fact}{newline}{after}"
+
+    def _newline(self, at: int) -> str:
+        """The line ending in use before line ``at``, or else anywhere in the text."""
+        near = _ending(self.lines[at - 1]) if at else ""
+        return near or next((_ending(line) for line in self.lines if _ending(line)), "\n")
 
     def _end_of_list(self, at: int, last: int) -> int:
         """Past the indented paragraphs that belong to the last bullet of a list."""
@@ -231,7 +249,8 @@ class _Soul:
                 end = at
         return end
 
-    def _with_section(self, fact: str, newline: str) -> str:
+    def _with_section(self, fact: str) -> str:
+        newline = self._newline(len(self.lines))
         section = f"## Facts{newline}{newline}- {fact}"
         before = self.bom + "".join(self.lines)
         if not self.lines:

@@ -11,13 +11,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from fsagent.pipeline import Admitted
+from fsagent.pipeline import Admitted, Finish
 
-Work = Callable[[Admitted], None]
+Work = Callable[[Admitted], Finish]
+FINISHERS = 3
 
 
 class Lanes:
-    """Hands runs to threads. ``work`` is called with each of them and must not raise."""
+    """Hands runs to threads.
+
+    ``work`` is called with each of them; it must not raise, and gives what is left to do once the run itself is over
+    (result and settling: mostly waiting for the disk). While further quick runs wait, that is done beside them.
+    """
 
     def __init__(self, work: Work, max_runs: Callable[[], int]) -> None:
         self._work, self._max_runs = work, max_runs
@@ -26,6 +31,9 @@ class Lanes:
         self._running: dict[str, Admitted] = {}
         self._quick_thread: threading.Thread | None = None
         self._quick_queue: deque[Admitted] = deque()
+        self._finishes: deque[Finish] = deque()
+        self._finishers = 0
+        self._unfinished = 0
         self._slow = 0
         self._closed = False
 
@@ -59,14 +67,14 @@ class Lanes:
             self._quick_queue.clear()
             self._waiting.clear()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._running, seconds)
+            self._changed.wait_for(lambda: not self._running and not self._unfinished, seconds)
         return left
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; False if that takes longer."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: not (self._waiting or self._quick_queue or self._running), seconds
+                lambda: not (self._waiting or self._quick_queue or self._running or self._unfinished), seconds
             )
 
     def _dispatch(self) -> None:
@@ -92,7 +100,7 @@ class Lanes:
         self._changed.notify_all()
 
     def _run_slow(self, run: Admitted) -> None:
-        self._work(run)
+        self._work(run)()
         with self._changed:
             del self._running[run.folder.run]
             self._slow -= 1
@@ -106,13 +114,40 @@ class Lanes:
                     return
                 run = self._quick_queue.popleft()
                 self._running[run.folder.run] = run
-            self._work(run)
+                self._unfinished += 1
+            finish = self._work(run)
             with self._changed:
                 del self._running[run.folder.run]
+                beside = bool(self._quick_queue)
+                if beside:
+                    self._finish_beside(finish)
                 if self._waiting:
                     self._dispatch()
-                else:
-                    self._changed.notify_all()
+            if not beside:
+                finish()
+                self._finished()
+
+    def _finish_beside(self, finish: Finish) -> None:
+        """Have it done by another thread. Called with the lock held."""
+        self._finishes.append(finish)
+        if self._finishers < FINISHERS:
+            self._finishers += 1
+            threading.Thread(target=self._run_finishes, name="finish", daemon=True).start()
+
+    def _run_finishes(self) -> None:
+        while True:
+            with self._changed:
+                if not self._finishes:
+                    self._finishers -= 1
+                    return
+                finish = self._finishes.popleft()
+            finish()
+            self._finished()
+
+    def _finished(self) -> None:
+        with self._changed:
+            self._unfinished -= 1
+            self._changed.notify_all()
 
 
 def _conversation(run: Admitted) -> str:

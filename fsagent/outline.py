@@ -31,12 +31,16 @@ class Section(Struct, frozen=True):
     heads_facts: bool = False
 
 
-def visible(lines: Sequence[str]) -> list[str]:
-    """The lines without their endings; what is hidden (header, fences, comments) is blanked, column by column."""
+def visible(lines: Sequence[str]) -> tuple[list[str], frozenset[int]]:
+    """The lines without their endings; what is hidden (header, fences, comments) is blanked, column by column.
+
+    The second value are the lines that begin within a comment: what is put before one of them is not seen.
+    """
     seen = [line.rstrip("\r\n") for line in lines]
     number = _header_end(seen)
     seen[:number] = [""] * number
     unclosed: dict[str, int] = {}
+    inside: set[int] = set()
     last_close = max((i for i, line in enumerate(seen) if "-->" in line), default=-1)
     while number < len(seen):
         fence = _FENCE.match(seen[number])
@@ -45,8 +49,8 @@ def visible(lines: Sequence[str]) -> list[str]:
             seen[number:end] = [""] * (end - number)
             number = end
         else:
-            number = _blank_comments(seen, number, last_close)
-    return seen
+            number = _blank_comments(seen, number, last_close, inside)
+    return seen, frozenset(inside)
 
 
 def _header_end(seen: Sequence[str]) -> int:
@@ -68,7 +72,7 @@ def _fence_end(seen: Sequence[str], number: int, mark: str, unclosed: dict[str, 
     return 0
 
 
-def _blank_comments(seen: list[str], number: int, last_close: int) -> int:
+def _blank_comments(seen: list[str], number: int, last_close: int, inside: set[int]) -> int:
     """Blank the comments that begin in this line; gives the next line to look at."""
     start = seen[number].find("<!--")
     while start >= 0:
@@ -82,9 +86,11 @@ def _blank_comments(seen: list[str], number: int, last_close: int) -> int:
             break
         seen[number] = seen[number][:start]
         number += 1
+        inside.add(number)
         while "-->" not in seen[number]:
             seen[number] = ""
             number += 1
+            inside.add(number)
         end = seen[number].find("-->") + 3
         seen[number] = " " * end + seen[number][end:]
         start = seen[number].find("<!--", end)
@@ -107,13 +113,19 @@ def sections(seen: Sequence[str]) -> Iterator[Section]:
 
 def _headings(seen: Sequence[str]) -> Iterator[tuple[int, int, str, int]]:
     """Each heading: its line, level, title, and the line after it."""
+    body = 0
     for number, line in enumerate(seen):
+        if number < body:
+            continue
         if match := _HEADING.match(line):
-            yield number, len(match[1]), match[2] or "", number + 1
+            body = number + 1
+            yield number, len(match[1]), match[2] or "", body
         elif _is_title(line) and number + 1 < len(seen) and _UNDERLINE.match(seen[number + 1]):
-            yield number, 1 if seen[number + 1][0] == "=" else 2, line, number + 2
+            body = number + 2
+            yield number, 1 if seen[number + 1][0] == "=" else 2, line, body
 
 
 def _is_title(line: str) -> bool:
     """Could this line be a heading, if it were underlined?"""
-    return bool(line[:1].strip()) and not line.startswith(">") and not BULLET.match(line) and not RULE.match(line)
+    starts_text = bool(line[:1].strip()) and line.rstrip() not in ("-", "*", "+") and not line.startswith(">")
+    return starts_text and not BULLET.match(line) and not RULE.match(line)

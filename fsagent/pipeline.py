@@ -59,6 +59,9 @@ class Again(Struct, frozen=True):
     at: datetime
 
 
+Finish = Callable[[], None]
+
+
 class Pipeline:
     """Carries commands through their runs. ``admit`` belongs to one thread, ``execute`` may be called by several."""
 
@@ -79,6 +82,7 @@ class Pipeline:
         self._now, self._stopping = now, stopping
         self._root: SafeRoot = layout.tools_root()
         self._engines: dict[str, Engine] = {}
+        self._engine_names = ("auto", *engine_names())
 
     def admit(self, folder: RunFolder) -> Admitted | Again | None:
         """Understand a run that has possession of its command; None if that alone settled it.
@@ -97,27 +101,31 @@ class Pipeline:
             self.complete(folder, envelope, events)
             return None
         waiting = _retry_at(events)
-        if waiting and waiting > self._now():
+        now = self._now()
+        if waiting and waiting > now:
             return Again(folder, waiting)
         attempt, crashes = _attempts(events)
-        folder.record("attempt", n=attempt + 1, time=self._now().astimezone(UTC), pid=os.getpid())
+        folder.record("attempt", n=attempt + 1, time=now.astimezone(UTC), pid=os.getpid())
         if crashes >= MAX_CRASHES:
             error = f"the daemon was ended {crashes} times while this ran, so it is not tried again"
-            self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)), "")
+            self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)), "", now)
             return None
         try:
             return self._understand(folder, envelope, attempt + 1)
         except DocumentError as error:
-            self._end(folder, envelope, None, attempt + 1, Ending(Step(status="refused", error=str(error))), "")
+            self._end(folder, envelope, None, attempt + 1, Ending(Step(status="refused", error=str(error))), "", now)
             return None
         except (OSError, sqlite3.Error):
             raise
         except Exception as error:  # around one command: whatever is in its file, it hurts only itself
-            self._end(folder, envelope, None, attempt + 1, self._internal(folder, error), "")
+            self._end(folder, envelope, None, attempt + 1, self._internal(folder, error), "", now)
             return None
 
-    def execute(self, admitted: Admitted) -> Again | None:
-        """Run an admitted command to its end, or to a pause: a retry later, or a stop of the daemon (None, not settled)."""
+    def execute(self, admitted: Admitted) -> Again | Finish | None:
+        """Run an admitted command.
+
+        Gives what is left to do at its end (``Finish``), or a retry, or None where the daemon stopped before the end.
+        """
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
         try:
             engine = self._engine(command)
@@ -132,8 +140,8 @@ class Pipeline:
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
             return self._retry(folder, envelope, admitted.attempt, ending.step.error)
-        self._end(folder, envelope, command, admitted.attempt, ending, command.engine or "offline")
-        return None
+        now = self._now()
+        return lambda: self._end(folder, envelope, command, admitted.attempt, ending, command.engine or "offline", now)
 
     def complete(self, folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> None:
         """Publish and settle a finished run, whatever of that was done before."""
@@ -143,7 +151,7 @@ class Pipeline:
         if published is None:
             published = {"result": self._publish(folder, envelope, outcome, finished["body"])}
         self._journal.append(
-            "finished", durable=True, run=folder.run, command=envelope.path or envelope.name, status=outcome.status,
+            "finished", run=folder.run, command=envelope.path or envelope.name, status=outcome.status,
             seconds=round(outcome.seconds, 3), result=published["result"], error=outcome.error,
         )  # fmt: skip
         settled = results.settle(self._layout, folder, envelope, outcome) if folder.claimed.exists() else ""
@@ -161,8 +169,8 @@ class Pipeline:
         command = read_command(raw, envelope, timeout=settings.timeout, retries=settings.retries)
         file = envelope.path or envelope.name
         faults = [Fault(file, error, line, 0, "steps") for line, error in self._runner.faults(command.steps)]
-        if command.engine not in ("", "auto", *engine_names()):
-            known = ("auto", *engine_names())
+        if command.engine not in ("", *self._engine_names):
+            known = self._engine_names
             why = f"there is no engine {command.engine!r}{nearest(command.engine, known)}; there are: {', '.join(known)}"
             faults.append(Fault(file, why, 0, 0, "engine"))
         for name in command.attachments:
@@ -223,12 +231,12 @@ class Pipeline:
         self._finish(folder, envelope, outcome, "", status="refused")
 
     def _start(self, admitted: Admitted, *, resumed: bool) -> None:
-        """Make it durable that the run has its command and has started, before anything is done for it."""
+        """Make it durable that the run has started, before an engine is asked.
+
+        That its folder is durable too is seen to before the first call that changes anything (``_run``).
+        """
         folder, envelope = admitted.folder, admitted.envelope
         folder.record("started", time=self._now().astimezone(UTC))
-        folder.sync()
-        sync_dir(folder.path)
-        sync_dir(self._layout.runs)
         self._journal.append(
             "resumed" if resumed else "started", durable=True, run=folder.run,
             command=envelope.path or envelope.name, trigger=envelope.trigger, attempt=admitted.attempt,
@@ -254,10 +262,17 @@ class Pipeline:
                 time_format=settings.time_format,
             )  # fmt: skip
 
+        anchored = False
+
         def record(event: str, *, durable: bool = False, **fields: Any) -> None:
+            nonlocal anchored
             folder.record(event, **fields)
             if durable:
                 folder.sync()
+                if not anchored:
+                    sync_dir(folder.path)
+                    sync_dir(self._layout.runs)
+                    anchored = True
 
         return self._runner.run(engine, ask, context, settings.rule, record, progress, command.retries > 0)
 
@@ -271,11 +286,13 @@ class Pipeline:
         return Again(folder, at)
 
     def _end(
-        self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending, engine: str
+        self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending,
+        engine: str, now: datetime,
     ) -> None:
         """Record how the run ended, durably, then publish and settle."""
-        settings, now, step = self._settings(), self._now(), ending.step
-        begun = next((event["time"] for event in folder.events() if event["event"] in ("attempt", "started")), None)
+        settings, step = self._settings(), ending.step
+        times = {event["event"]: event["time"] for event in reversed(folder.events()) if "time" in event}
+        begun = times.get("started") or times.get("attempt")
         started = msgspec.convert(begun, datetime) if begun else now
         outcome = Outcome(
             status=step.status, answer=step.answer, error=step.error, engine=engine,
@@ -300,14 +317,13 @@ class Pipeline:
         return Ending(Step(status="failed", error=f"internal error: {error!r}"))
 
     def _publish(self, folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str) -> str:
-        """Make the result durable, then known; gives its name in outbox/, or "" where it stays in the run's folder."""
-        if not folder.result.exists() and not folder.result_new.exists():
-            results.write_result(folder, envelope, outcome, body)
+        """Make the result known; gives its name in outbox/, or "" where it stays in the run's folder."""
+        data = results.render(envelope, outcome, body)
         name = ""
         if outcome.publish:
-            name = results.publish(self._layout, folder, envelope)
-        elif folder.result_new.exists():
-            results.keep_unpublished(folder)
+            name = results.publish(self._layout, folder, envelope, data)
+        else:
+            results.keep(folder, data)
         folder.record("published", result=name)
         return name
 

@@ -169,6 +169,7 @@ class Runner:
     ) -> ToolResult:
         try:
             tool, args = self._args(call)
+            args = tool.prepare(args, context)
             verdict = decide(call.tool, tool.subject(args), rule_of)
             if not verdict.allowed:
                 return ToolResult(error=verdict.why, denied=True)
@@ -188,6 +189,7 @@ class Runner:
         tool, args = self._args(call)
         if tool.effect != "once" or repeat:
             return []
+        args = tool.prepare(args, context)
         happened = tool.happened(args, context, progress.unknown.get("before") or {})
         if happened is False:
             return []
@@ -204,7 +206,7 @@ class Runner:
         if tool is None:
             known = ", ".join(sorted(self._tools))
             raise ToolError(f"there is no tool {call.tool!r}{nearest(call.tool, self._tools)}; there are: {known}")
-        names = [field.name for field in msgspec.structs.fields(tool.args)]
+        names = tool.args.__struct_fields__
         args = {tool.main if name == "" else name: value for name, value in call.args.items()}
         for name in args:
             if name not in names:

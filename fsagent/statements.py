@@ -27,6 +27,8 @@ from fsagent.vocabulary import (
     VERBS,
 )
 
+MAX_STATEMENT = 1000
+
 _QUOTES = str.maketrans(
     dict.fromkeys("’‘ʼ‛´′", "'")
     | dict.fromkeys("“”„‟«»″", '"')
@@ -52,7 +54,7 @@ _FIXED = tuple(
     )
 )
 _SELF_NAME = re.compile(rf"{_SELF_IS} (.+)", re.IGNORECASE)
-_LABEL = re.compile(r"((?:[^\s:=,;.?!]+ ?){1,4})\s?[:=] ?(?!//)(\S.*)")
+_LABEL = re.compile(r"([^\s:=,;.?!]+(?: [^\s:=,;.?!]+){0,3}) ?[:=] ?(?!//)(\S.*)")
 _COPULA = re.compile(r"((?:[^\s,;:]+ ){1,6}?)(?:is|are) (?:now |currently )?(\S.*)", re.IGNORECASE)
 _PLACE = re.compile(r"(?:in|inside|under|behind|near|next to|between|above|below|located)\b", re.IGNORECASE)
 _NAMED = re.compile(r"(?:called|named) \S", re.IGNORECASE)
@@ -122,7 +124,7 @@ def fact_key(text: str) -> str:
     name is Bob.`` are all about ``name``. Where a thing is has a key of its own (``router place``).
     """
     bare = plain(text)
-    if len(bare) > 1000 or bare.casefold().startswith("the owner said"):
+    if len(bare) > MAX_STATEMENT or bare.casefold().startswith("the owner said"):
         return ""
     for pattern, key in _FIXED:
         if pattern.match(bare):
@@ -149,6 +151,8 @@ def _copula_key(subject: str, value: str) -> str:
 
 def is_personal(text: str) -> bool:
     """True for a statement about the owner that stands by itself: ``I live in Lisbon``, ``Name: Alice``."""
+    if len(text) > MAX_STATEMENT:
+        return False
     bare = plain(text)
     return _is_personal_label(bare) or (_is_owned(bare) and bool(fact_key(bare)))
 

@@ -97,8 +97,8 @@ class Watcher(FileSystemEventHandler):
         path = os.fsdecode(event.dest_path or event.src_path)
         if is_temporary(os.path.basename(path)) or self._ignore(path):
             return
-        for name, (folder, _, _) in self._places.items():
-            if path.startswith(f"{folder}/"):
+        for name, (folder, deep, _) in self._places.items():
+            if os.path.dirname(path) == str(folder) or (deep and path.startswith(f"{folder}/")):
                 self._wake(name)
                 return
 

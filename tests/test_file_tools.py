@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -22,7 +23,9 @@ from fsagent.tools.place import PathArgs
 
 def context_for(folder: Path, **settings: Any) -> Context:
     given: dict[str, Any] = {
-        "root": SafeRoot(folder, {"soul.md": "use remember / forget"}, {".fsagent": ""}, [".fsagent/runs/*/attachments"]),
+        "root": SafeRoot(
+            folder, {"soul.md": "use remember / forget"}, {".fsagent": ""}, [".fsagent/runs/*/attachments"]
+        ),
         "home": cast(Any, None),
         "now": lambda: datetime(2026, 11, 22, tzinfo=UTC),
         "run": "r1",
@@ -67,7 +70,9 @@ def test_read_understands_utf8_and_utf16(tmp_path: Path, context: Context, raw: 
     assert call(Read(), PathArgs("x.txt"), context).text == "Grüße\n"
 
 
-@pytest.mark.parametrize("raw", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xfe\xfd\x00\xd8", bytes(range(256)), b"caf\xe9 latin", b"\0" * 100])
+@pytest.mark.parametrize(
+    "raw", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xfe\xfd\x00\xd8", bytes(range(256)), b"caf\xe9 latin", b"\0" * 100]
+)
 def test_read_says_that_a_binary_file_is_no_text(tmp_path: Path, context: Context, raw: bytes) -> None:
     (tmp_path / "x").write_bytes(raw)
     with pytest.raises(ToolError, match="no text file"):
@@ -155,7 +160,9 @@ def test_reserved_places_have_their_own_tools(context: Context) -> None:
         ("x\r\n".encode("utf-16"), "ü", "x\r\nü\r\n".encode("utf-16")),
     ],
 )
-def test_append_adds_whole_lines(tmp_path: Path, context: Context, before: bytes | None, text: str, after: bytes) -> None:
+def test_append_adds_whole_lines(
+    tmp_path: Path, context: Context, before: bytes | None, text: str, after: bytes
+) -> None:
     if before is not None:
         (tmp_path / "log.txt").write_bytes(before)
     result = append("log.txt", text, context)
@@ -232,6 +239,18 @@ def test_append_does_not_guess(tmp_path: Path, context: Context) -> None:
         assert tool.happened(args, context, before) is None
     path.unlink()
     assert tool.happened(args, context, before) is None
+
+
+def test_without_a_record_nobody_knows(context: Context) -> None:
+    assert Append().happened(TextArgs("x", "y"), context, {}) is None
+    assert Edit().happened(EditArgs("x", "y", "z"), context, {}) is None
+
+
+def test_a_lock_of_another_program_does_not_hold_an_append_up_for_good(tmp_path: Path, context: Context) -> None:
+    with (tmp_path / "log.txt").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        append("log.txt", "a", context)
+    assert (tmp_path / "log.txt").read_text() == "a\n"
 
 
 def test_edit_knows_afterwards_whether_it_happened(tmp_path: Path, context: Context) -> None:

@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_file_tools import context_for
 
 from fsagent.errors import ToolError
 from fsagent.model import ToolResult
 from fsagent.tools.http import MAX_BYTES, Http, HttpArgs
 from fsagent.tools.url import canonical
+from test_file_tools import context_for
 
 # the address
 
@@ -253,7 +253,9 @@ def test_no_proxy_of_the_environment_is_used(server: str, tmp_path: Path, monkey
     assert call(tmp_path, server + "/echo").data["status"] == 200
 
 
-@pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "Proxy-Authorization", "a b", "x:", ""])
+@pytest.mark.parametrize(
+    "name", ["Host", "content-length", "Transfer-Encoding", "Proxy-Authorization", "a b", "x:", ""]
+)
 def test_headers_that_change_the_request_are_refused(server: str, tmp_path: Path, name: str) -> None:
     assert "headers" in str(failure(tmp_path, server + "/echo", headers={name: "1"}))
 
@@ -268,7 +270,8 @@ def test_unknown_methods_are_refused(server: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "retryable"), [(400, False), (404, False), (408, True), (425, True), (429, True), (500, True), (503, True)]
+    ("status", "retryable"),
+    [(400, False), (404, False), (408, True), (425, True), (429, True), (500, True), (503, True)],
 )
 def test_a_bad_status_is_an_error(server: str, tmp_path: Path, status: int, retryable: bool) -> None:
     error = failure(tmp_path, f"{server}/status?{status}")

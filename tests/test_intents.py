@@ -157,6 +157,10 @@ REMEMBERED = [
     ("I am 34 years old", "The owner is 34 years old."),
     ("I work at Siemens", "The owner works at Siemens."),
     ("I work as a nurse.", "The owner works as a nurse."),
+    ("I live in Lisbon, Portugal", "The owner lives in Lisbon, Portugal."),
+    ("Remember, the router is a Fritzbox", "The router is a Fritzbox."),
+    ("My PIN is 1234", "The owner's PIN is 1234."),
+    ("My favourite colours are red, green and blue", "The owner's favourite colours are red, green and blue."),
     ("I was born on 3 May 1990", "The owner's birthday is 3 May 1990."),
 ]
 
@@ -392,7 +396,7 @@ APPENDED = [
     ("Add milk and eggs to shopping.md", "shopping.md", "milk and eggs"),
     ("Log hello world to log.txt", "log.txt", "hello world"),
     ("Write 'it's done' to log.txt", "log.txt", "it's done"),
-    ("Write \"a  b. c? d\" to log.txt", "log.txt", "a  b. c? d"),
+    ('Write "a  b. c? d" to log.txt', "log.txt", "a  b. c? d"),
     ('Write "one\ntwo" to log.txt', "log.txt", "one\ntwo"),
     ("Write 'x' to 'my notes.md'", "my notes.md", "x"),
     ("Write '{{ now }}' to log.txt", "log.txt", "{{ now }}"),
@@ -408,7 +412,7 @@ def test_text_is_appended_literally(text: str, path: str, words: str) -> None:
 
 WRITTEN = [
     ("Overwrite notes.md with 'Hello'", "Hello"),
-    ("overwrite notes.md with \"Hello\".", "Hello"),
+    ('overwrite notes.md with "Hello".', "Hello"),
     ("Please overwrite notes.md with 'Hello'", "Hello"),
     ("Could you overwrite notes.md with 'Hello'?", "Hello"),
     ("Overwrite the file notes.md with “Hello”", "Hello"),
@@ -426,7 +430,8 @@ WRITTEN = [
     ("Create a file called notes.md with 'Hello'", "Hello"),
     ("Create a file named notes.md saying “Hello”", "Hello"),
     ("Make a file notes.md containing the text 'Hello'", "Hello"),
-    ("Make notes.md with \"Hello\"", "Hello"),
+    ('Make notes.md with "Hello"', "Hello"),
+    ("Create a file notes.md with the content Hello", "Hello"),
     ("Overwrite notes.md with the timestamp", NOW),
     ("Create notes.md with the current time", NOW),
 ]
@@ -551,7 +556,8 @@ FORMS = (
 
 
 @pytest.mark.parametrize(
-    ("action", "text"), [(action, form.format(verb)) for action, verbs in VERBS.items() for verb in verbs for form in FORMS]
+    ("action", "text"),
+    [(action, form.format(verb)) for action, verbs in VERBS.items() for verb in verbs for form in FORMS],
 )
 def test_tasks_are_paused_resumed_run_and_shown(action: str, text: str) -> None:
     assert call(text) == ToolCall("task", {"action": action, "name": "backup"})
@@ -734,11 +740,10 @@ READ = [
     "What’s in the file shopping.md?",
     "What does shopping.md say?",
     "What does shopping.md contain?",
-    "What are the files in a/b/?",
 ]
 
 
-@pytest.mark.parametrize("text", READ[:-1])
+@pytest.mark.parametrize("text", READ)
 def test_files_are_read(text: str) -> None:
     assert call(text) == ToolCall("read", {"path": "shopping.md"})
 
@@ -798,6 +803,8 @@ REFUSED = [
     "Write poetry to poems.md",
     "Add type hints to main.py",
     "Log everything to log.txt",
+    "Log timestamps to log.txt",
+    "Create a.md with the content of b.md",
     "Put it in log.txt",
     # more than the understood thing
     "My name is Alice and I live in Lisbon",
@@ -814,6 +821,9 @@ REFUSED = [
     "I live in Lisbon and work in Porto",
     "I live in Lisbon but I was born in Porto",
     "I live in Lisbon until May",
+    "I live in Lisbon with my wife",
+    "I live in the moment",
+    "My birthday is 3 May, come to the party",
     "What is my name and where do I live?",
     "What is my name? Tell me a joke.",
     "Log the timestamp to log.txt and restart the server",
@@ -877,6 +887,7 @@ REFUSED = [
     "Forget it",
     "Forget that",
     "Forget everything",
+    "Forget all facts",
     "Forget me",
     "Forget",
     "I forgot my name",
@@ -980,7 +991,9 @@ def test_the_refusal_is_honest() -> None:
 
 
 def facts(*rows: tuple[str, bool]) -> ToolResult:
-    return ToolResult("x", data={"about": "", "facts": [{"text": text, "key": "", "exact": exact} for text, exact in rows]})
+    return ToolResult(
+        "x", data={"about": "", "facts": [{"text": text, "key": "", "exact": exact} for text, exact in rows]}
+    )
 
 
 NONE = facts()
@@ -994,7 +1007,15 @@ ROW: dict[str, Any] = {
 }
 TASKS = ToolResult("x", data={"action": "list", "tasks": [ROW], "run": "r9"})
 RUNS = [
-    {"run": "r", "command": "a.md", "task": "", "status": "done", "started": "2026-11-22T09:00:00", "answer": "Hi", "error": ""}
+    {
+        "run": "r",
+        "command": "a.md",
+        "task": "",
+        "status": "done",
+        "started": "2026-11-22T09:00:00",
+        "answer": "Hi",
+        "error": "",
+    }
 ]
 
 
@@ -1009,7 +1030,11 @@ RUNS = [
         ("What is my name?", [facts(("The owner's dog's name is Rex.", False)), NONE], "I do not know your name yet."),
         ("Where do I live?", [facts(("The owner lives in Lisbon.", True))], "You live in Lisbon."),
         ("Where do I live?", [NONE], "I do not know where you live yet."),
-        ("What do you know about the router?", [facts(("The router is a Fritzbox.", True))], "The router is a Fritzbox."),
+        (
+            "What do you know about the router?",
+            [facts(("The router is a Fritzbox.", True))],
+            "The router is a Fritzbox.",
+        ),
         ("What do you know about the router?", [NONE], "I know nothing about the router."),
         ("What do you remember?", [facts(("A is B.", True), ("The owner likes tea.", True))], "- You like tea."),
         ("What do you remember?", [NONE], "I know nothing yet."),
@@ -1019,7 +1044,11 @@ RUNS = [
             [ToolResult("x", data={"fact": "The owner's name is Bob.", "replaced": ["The owner's name is Alice."]})],
             "Before, it was: Your name is Alice.",
         ),
-        ("Forget my name", [ToolResult("x", data={"removed": ["The owner's name is Al."]})], "Forgotten: Your name is Al."),
+        (
+            "Forget my name",
+            [ToolResult("x", data={"removed": ["The owner's name is Al."]})],
+            "Forgotten: Your name is Al.",
+        ),
         ("Forget my name", [ToolResult("x", data={"removed": []})], "I know nothing about your name."),
         ("Log the timestamp to log.txt", [ToolResult("x", changed=("log.txt",))], "Added the timestamp to log.txt."),
         ("Write 'milk' to a.md", [ToolResult("x")], 'Added "milk" to a.md.'),
@@ -1056,8 +1085,9 @@ def test_an_answer_to_what_broke_off_tells_what_was_done() -> None:
 
 WORDS = [
     "my", "name", "is", "now", "Alice", "and", "the", "router", "remember", "that", "forget", "log", "timestamp", "to",
-    "log.txt", "every", "10", "minutes", "what", "do", "you", "know", "about", "I", "live", "in", "'", '"', "`", ".", "?",
-    ",", "\n", "**", "{{ now }}", "please", "could", "write", "task", "show", "list", "’", "🙂", "\u200d", "call", "me",
+    "log.txt", "every", "10", "minutes", "what", "do", "you", "know", "about", "I", "live", "in", "please", "could",
+    "write", "task", "show", "list", "call", "me", "'", '"', "`", "’", ".", "?", ",", "\n", "**", "{{ now }}", "🙂",
+    "\u200d",
 ]  # fmt: skip
 
 

@@ -40,15 +40,27 @@ TEMPORARY = [
     *[
         f"x.md.{end}"
         for end in (
-            "tmp temp part partial filepart crdownload download opdownload !sync bts aria2 swo swp swx swn bak orig rej "
-            "lock lck kate-swp icloud PART"
+            "tmp temp part partial filepart crdownload download opdownload !sync bts aria2 swo swp swx swn bak orig "
+            "rej lock lck kate-swp icloud PART"
         ).split()
     ],
     "x.md.tmp1a2b3c",
     "x.md.tmp.1a2b3c",
     "x.md.tmp-00ff",
 ]
-ORDINARY = ["x.md", "4913.md", "1.md", "x (1).md", "x copy.md", "notes", "491", "491300", "tmp.md", "sed.md", "a.b.c.txt"]
+ORDINARY = [
+    "x.md",
+    "4913.md",
+    "1.md",
+    "x (1).md",
+    "x copy.md",
+    "notes",
+    "491",
+    "491300",
+    "tmp.md",
+    "sed.md",
+    "a.b.c.txt",
+]
 CONFLICTS = {
     "soul.sync-conflict-20260102-030405-ABCDEF7.md": "soul.md",
     "soul.sync-conflict-20260102-030405.md": "soul.md",
@@ -95,7 +107,9 @@ def test_a_conflict_copy_tells_its_original_and_is_no_command(name: str, origina
     assert not is_command_name(name)
 
 
-@pytest.mark.parametrize("name", ["x.md", "X.MD", "x.markdown", "x.txt", "4913.md", "1.md", "x (1).md", "x copy.md", "é.md"])
+@pytest.mark.parametrize(
+    "name", ["x.md", "X.MD", "x.markdown", "x.txt", "4913.md", "1.md", "x (1).md", "x copy.md", "é.md"]
+)
 def test_text_files_are_commands(name: str) -> None:
     assert is_command_name(name)
 
@@ -105,7 +119,9 @@ def test_other_files_are_no_commands(name: str) -> None:
     assert not is_command_name(name)
 
 
-@pytest.mark.parametrize("name", [".git", ".~tmp~", ".dropbox.cache", ".tmp.drivedownload", "__MACOSX", "@eaDir", "@eadir"])
+@pytest.mark.parametrize(
+    "name", [".git", ".~tmp~", ".dropbox.cache", ".tmp.drivedownload", "__MACOSX", "@eaDir", "@eadir"]
+)
 def test_folders_of_sync_clients_are_skipped(name: str) -> None:
     assert skip_directory(name)
 
@@ -115,7 +131,18 @@ def test_threads_are_not_skipped(name: str) -> None:
     assert not skip_directory(name)
 
 
-TWINS = ["Inbox", "INBOX", "inbox.", "inbox ", "inbox . .", "in\u200dbox", "\ufeffinbox", "ｉnbox", "inbox::$DATA", "ınbox"]
+TWINS = [
+    "Inbox",
+    "INBOX",
+    "inbox.",
+    "inbox ",
+    "inbox . .",
+    "in\u200dbox",
+    "\ufeffinbox",
+    "ｉnbox",
+    "inbox::$DATA",
+    "ınbox",
+]
 
 
 @pytest.mark.parametrize("name", TWINS[:-1])

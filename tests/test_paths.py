@@ -130,7 +130,18 @@ def test_a_path_beside_the_root_with_its_name_as_prefix_is_outside(root: SafeRoo
 
 
 def test_names_of_255_bytes_and_odd_but_honest_names_work(root: SafeRoot) -> None:
-    for name in ("x" * 255, "ü" * 127, "日本語.md", "a b 'c' \"d\".md", "👩‍🔬.md", "-rf", "inbox.md", "x:y", "...", "$HOME"):
+    for name in (
+        "x" * 255,
+        "ü" * 127,
+        "日本語.md",
+        "a b 'c' \"d\".md",
+        "👩‍🔬.md",
+        "-rf",
+        "inbox.md",
+        "x:y",
+        "...",
+        "$HOME",
+    ):
         root.replace(name, b"1")
         root.replace(name, b"2")
         assert root.read(name, 10) == b"2"
@@ -173,7 +184,9 @@ def test_reserved_names_may_be_read_and_are_free_further_down(root: SafeRoot) ->
     assert root.read("notes/soul.md", 100) == b"mine"
 
 
-@pytest.mark.parametrize("path", [".fsagent/key", ".FSAGENT/key", ".fsagent/runs/r1/x", ".fsagent/runs/r1", ".fsagent/tmp/x"])
+@pytest.mark.parametrize(
+    "path", [".fsagent/key", ".FSAGENT/key", ".fsagent/runs/r1/x", ".fsagent/runs/r1", ".fsagent/tmp/x"]
+)
 def test_a_place_reserved_for_reading_stays_closed(root: SafeRoot, path: str) -> None:
     assert "daemon's own" in refused(root, path)
     with pytest.raises(UnsafePathError):
@@ -206,7 +219,9 @@ def test_links_that_stay_inside_are_followed(root: SafeRoot, ws: Path) -> None:
     assert root.resolve(".") == "."
 
 
-@pytest.mark.parametrize("target", ["../outside/secret", "{outside}/secret", "/etc/passwd", "notes/../../outside/secret", ".."])
+@pytest.mark.parametrize(
+    "target", ["../outside/secret", "{outside}/secret", "/etc/passwd", "notes/../../outside/secret", ".."]
+)
 def test_links_that_leave_are_refused(root: SafeRoot, ws: Path, outside: Path, target: str) -> None:
     (ws / "out").symlink_to(target.format(outside=outside))
     refused(root, "out")
@@ -341,7 +356,7 @@ def exchange(one: Path, other: Path) -> None:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux swaps two names in one instant")
 def test_a_folder_that_is_swapped_for_a_link_never_leads_out(root: SafeRoot, ws: Path, outside: Path) -> None:
-    """One thread swaps ``swap`` between a folder and a link to the outside as fast as it can; the other goes through it."""
+    """One thread swaps a folder and a link to the outside as fast as it can; the other goes through it."""
     (ws / "swap").mkdir()
     (ws / "swap/secret").write_bytes(b"inside")
     (ws / "bait").symlink_to(outside)
@@ -397,7 +412,9 @@ def test_a_file_that_is_swapped_for_a_link_never_leads_out(root: SafeRoot, ws: P
         thread.join()
 
 
-PARTS = st.sampled_from(["..", ".", "", "notes", "inbox", "out", "up", "in", "x", "a.txt", "~", "secret", "INBOX", ".fsagent"])
+PARTS = st.sampled_from(
+    ["..", ".", "", "notes", "inbox", "out", "up", "in", "x", "a.txt", "~", "secret", "INBOX", ".fsagent"]
+)
 
 
 @settings(max_examples=300, deadline=None)

@@ -14,11 +14,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from test_file_tools import context_for
 
 from fsagent.errors import ToolError
 from fsagent.model import ToolResult
 from fsagent.tools.shell import Shell, ShellArgs
+from test_file_tools import context_for
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="whole trees are ended on Linux only")
 PATIENCE = 15.0
@@ -99,7 +99,7 @@ def test_operators_of_a_shell_are_not_passed_off_as_arguments(tmp_path: Path, co
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("command", ["echo '>' \"a|b\"", r"find . -name x -exec echo {} \;", "echo \"it's; fine\" a=b"])
+@pytest.mark.parametrize("command", ["echo '>' \"a|b\"", r"find . -name x -exec echo {} \;", 'echo "it\'s; fine" a=b'])
 def test_quoted_operators_are_arguments(tmp_path: Path, command: str) -> None:
     run(tmp_path, command)
 
@@ -186,7 +186,7 @@ def test_output_without_end_is_bounded(tmp_path: Path) -> None:
 
 def test_a_time_out_ends_it(tmp_path: Path, mark: str) -> None:
     for command in ("sleep 600", "yes"):
-        with pytest.raises(ToolError, match="took longer than 0.3s") as caught:
+        with pytest.raises(ToolError, match=r"took longer than 0\.3s") as caught:
             run(tmp_path, f"exec sh -c '{command}' {mark}", shell=True, timeout="0.3")
         assert not caught.value.retryable
     assert alive(mark) == []

@@ -215,11 +215,12 @@ def _is_name_word(word: str) -> bool:
 
 
 def is_value(text: str) -> bool:
-    """True for a few words without a clause, a negation, a question or an order among them."""
+    """True for a few words without a clause, a negation, a question or an order among them.
+
+    Commas may stand in a list of short or capitalised pieces (``red, green and blue``, ``Lisbon, Portugal``).
+    """
     bare = _QUOTED.sub("", fold(text))
-    return (
-        0 < len(text) <= 200
-        and len(text.split()) <= 12
-        and not _CLAUSE.search(bare)
-        and ", " not in bare.replace(", and", "")
-    )
+    first, *more = bare.split(", ")
+    listed = all(piece[:1].isupper() or piece[:1].isdigit() or len(piece.split()) <= 3 for piece in more)
+    short = not more or len(first.split()) <= 4
+    return 0 < len(text) <= 200 and len(text.split()) <= 12 and not _CLAUSE.search(bare) and listed and short

@@ -92,7 +92,9 @@ WRITE = [
     *rule(
         "order", _quoted("append"), rf"{_ADD} (?:down )?{_TEXT} {_INTO}", rf"(?:in|to|into) {_FILE},? {_ADD} {_TEXT}"
     ),
-    *rule("order", _words("append"), rf"(?:add|append|put|log|note|note down|jot down|write down) (?P<text>\S.*) {_INTO}"),
+    *rule(
+        "order", _words("append"), rf"(?:add|append|put|log|note|note down|jot down|write down) (?P<text>\S.*) {_INTO}"
+    ),
     *rule(
         "order",
         _quoted("write"),

@@ -76,7 +76,7 @@ ASK = [
         "question",
         _ask(""),
         rf"what (?:all )?do you {_KNOW}|what have you remembered|what(?:'s| is) in (?:your|the) (?:memory|soul)",
-        r"(?:list|show|tell|print)(?: me)? (?:all )?(?:the |your |my )?(?:facts|memory|memories)(?: you (?:know|have))?",
+        r"(?:list|show|tell|print)(?: me)? (?:all )?(?:the |your |my )?(?:facts|memor(?:y|ies))(?: you (?:know|have))?",
         rf"(?:what|which) facts do you (?:{_KNOW}|have)",
         rf"(?:(?:tell|show) me )?(?:everything|all|what) you {_KNOW}|recall everything",
     ),

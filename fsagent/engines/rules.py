@@ -82,6 +82,8 @@ def first_match(rules: Iterable[Rule], sentence: Sentence) -> Part | None:
             continue
         if each.mood == "order" and sentence.question and not sentence.order:
             continue
-        if (match := _compiled(each.pattern).fullmatch(sentence.folded)) and (part := each.build(Match(sentence, match))):
+        if (match := _compiled(each.pattern).fullmatch(sentence.folded)) and (
+            part := each.build(Match(sentence, match))
+        ):
             return part
     return None

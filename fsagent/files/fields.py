@@ -112,6 +112,8 @@ def read_fields(
 
     An empty value counts as not given. ``extra`` maps names that belong elsewhere to a hint.
     """
+    if not fields:
+        return schema()
     known = {field.name: field for field in msgspec.structs.fields(schema)}
     values: dict[str, Any] = {}
     faults: list[Fault] = []

@@ -67,14 +67,20 @@ class _BoundedComposer(Composer):
         return super().compose_node(parent, index)
 
 
-def _yaml(resolver: bool = True) -> YAML:
-    yaml = YAML(typ="rt", pure=True)
+class _Yaml(YAML):
+    """ruamel's own ``YAML`` looks through its folder for plug-ins each time it is made; we use none."""
+
+    def official_plug_ins(self) -> list[str]:
+        return []
+
+
+def _round_trip() -> YAML:
+    yaml = _Yaml(typ="rt", pure=True)
     yaml.preserve_quotes = True
     yaml.width = 4096
-    if resolver:
-        yaml.Resolver = _TextResolver
-        yaml.Composer = _BoundedComposer
-        yaml.max_depth = MAX_DEPTH
+    yaml.Resolver = _TextResolver
+    yaml.Composer = _BoundedComposer
+    yaml.max_depth = MAX_DEPTH
     return yaml
 
 
@@ -88,7 +94,7 @@ def load_mapping(text: str, file: str, first_line: int = 1) -> CommentedMap:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     for _ in range(_MAX_REPAIRS):
         try:
-            data = _yaml().load(text)
+            data = _round_trip().load(text)
             break
         except YAMLError as error:
             repaired = _quote_reserved(text, error)
@@ -115,7 +121,7 @@ def rewrite_mapping(text: str, changes: Mapping[str, str], file: str) -> str:
     data = load_mapping(text, file)
     for key, value in changes.items():
         data[key] = value
-    yaml = _yaml()
+    yaml = _round_trip()
     found = _BLOCK_SEQUENCE.search(text)
     if found and len(found[2]) > len(found[1]):
         offset = len(found[2]) - len(found[1])
@@ -127,8 +133,12 @@ def rewrite_mapping(text: str, changes: Mapping[str, str], file: str) -> str:
 
 def dump_mapping(data: Mapping[str, Any]) -> str:
     """Typed YAML for what we write ourselves: any YAML reader gets the same values back, in the same order."""
+    yaml = _Yaml(typ="safe")
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 4096
     out = io.StringIO()
-    _yaml(resolver=False).dump(dict(data), out)
+    yaml.dump(dict(data), out)
     return out.getvalue()
 
 

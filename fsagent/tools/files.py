@@ -6,7 +6,9 @@ in the same instant may win over ``append`` and ``edit``, as between any two pro
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from fsagent.tools.place import FileTool, PathArgs, count, on_disk, relative
 from fsagent.tools.text import decode, detect
 
 MAX_EDIT = 10 * 1024 * 1024
+MAX_WAIT = 2.0
 _HEAD = 64 * 1024
 
 
@@ -82,7 +85,7 @@ class Append(FileTool[TextArgs]):
         """Add the lines in one write: all of them or, where the disk says no, none."""
         path = relative(args.path, context.root)
         with on_disk(path):
-            fd = context.root.open_append(path)
+            fd = _open_alone(context.root, path)
             try:
                 size = os.fstat(fd).st_size
                 lines = _lines(args.text, fd, size)
@@ -105,6 +108,8 @@ class Append(FileTool[TextArgs]):
 
     def happened(self, args: TextArgs, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
         """Looks for the lines where they would have been added; None where the file changed in another way since."""
+        if not before:
+            return None
         start = int(before["size"])
         try:
             with _reading(context.root, args.path) as fd:
@@ -152,6 +157,8 @@ class Edit(FileTool[EditArgs]):
 
     def happened(self, args: EditArgs, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
         """Compares the file's checksum; None where it is neither the old nor the new one."""
+        if not before:
+            return None
         try:
             now = zlib.crc32(context.root.read(args.path, MAX_EDIT + 1))
         except (OSError, UnsafePathError):
@@ -213,6 +220,32 @@ def _lines(text: str, fd: int, size: int) -> bytes:
     if "\r\n".encode(encoding) in head:
         text = text.replace("\n", "\r\n")
     return _encoded(text, encoding)
+
+
+def _open_alone(root: SafeRoot, path: str) -> int:
+    """The file for appending, locked against other appends (by ``flock``, so those of other processes too).
+
+    Without the lock two of them could both see a line without its end. Waits at most ``MAX_WAIT`` seconds: a lock that
+    some other program holds for good is passed over.
+    """
+    end = time.monotonic() + MAX_WAIT
+    while True:
+        fd = root.open_append(path)
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        return fd
+                    time.sleep(0.002)
+            if os.fstat(fd).st_nlink or time.monotonic() > end:
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)  # replaced by another file while we waited
 
 
 def _write_whole(fd: int, lines: bytes, size: int) -> None:

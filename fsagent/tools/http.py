@@ -131,7 +131,8 @@ class _Exchange:
             self._connection.connect()
             self._sent = True
             self._connection.request(self.method, self.url.target, self.body or None, self.headers)
-            self._take(self._connection.getresponse())
+            with self._connection.getresponse() as answer:
+                self._take(answer)
         except (OSError, HTTPException, ValueError) as error:
             self._error = error
         finally:

@@ -18,13 +18,12 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from fsagent.errors import ToolError
-from fsagent.facts import clean_fact, exact_facts, fact_key, find_facts
+from fsagent.facts import clean_fact, exact_facts, fact_key, find_facts, same_fact
 from fsagent.model import Fact, Run, ToolResult
-from fsagent.statements import fold, has_one_value, plain, sentence, subject_key, third_person
+from fsagent.statements import MAX_STATEMENT, fold, has_one_value, plain, sentence, subject_key, third_person
 from fsagent.tools.base import Context, Tool
 from fsagent.vocabulary import OWNER_WORDS
 
-MAX_FACT = 1000
 MAX_RUNS = 200
 
 
@@ -52,12 +51,12 @@ class Remember(Tool[RememberArgs]):
         fact = clean_fact(sentence(third_person(clean_fact(args.fact))))
         if not fact:
             raise ToolError("remember: there is no text in this fact; say what to remember")
-        if len(fact) > MAX_FACT:
+        if len(fact) > MAX_STATEMENT:
             raise ToolError(
-                f"remember: a fact is one line of at most {MAX_FACT} characters; write longer text to a file"
+                f"remember: a fact is one line of at most {MAX_STATEMENT} characters; write longer text to a file"
             )
         facts = context.home.facts()
-        fact = next((known.text for known in exact_facts(facts, fact) if third_person(known.text) == fact), fact)
+        fact = next((known.text for known in facts if same_fact(third_person(known.text), fact)), fact)
         key, older = _replaceable(fact, args.key, facts)
         done = context.home.remember(fact, key)
         rest = [old for old in older if old.text not in (done.fact, done.replaced)] if key else []
@@ -75,7 +74,7 @@ def _replaceable(fact: str, key: str, facts: Sequence[Fact]) -> tuple[str, list[
     older = [old for old in facts if wanted and old.key == wanted]
     if has_one_value(wanted):
         return wanted, older
-    older = [old for old in older if plain(old.text).casefold() != plain(fact).casefold()]
+    older = [old for old in older if not same_fact(old.text, fact)]
     if not key or not older:
         return "", []
     if len(older) > 1:

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from fsagent.files.atomic import give_name, numbered, sync_dir, sync_file, write_atomic
+from fsagent.files.atomic import give_name, numbered, sync_file, write_atomic
 from fsagent.files.documents import write_document
 from fsagent.model import Status
 from fsagent.workspace.layout import Layout
@@ -39,30 +39,33 @@ class Outcome(Struct, frozen=True, kw_only=True):
     publish: bool = True
 
 
-def write_result(folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str) -> None:
-    """Make the result durable in the run's folder, not yet published."""
-    write_atomic(folder.result_new, _render(envelope, outcome, body))
+def publish(layout: Layout, folder: RunFolder, envelope: Envelope, data: bytes) -> str:
+    """Put a result into outbox/, whole and once; gives its name there.
 
-
-def publish(layout: Layout, folder: RunFolder, envelope: Envelope) -> str:
-    """Put a written result into outbox/, once; gives its name there."""
+    After a crash it is found again by its bytes, which name the run. Only where a person took it away before the crash
+    was recovered from is it either given as "" or published a second time.
+    """
     candidates = numbered(_free_of_files(layout.outbox, result_name(envelope.name)))
-    if not folder.result_new.exists():  # published before a crash; only the name is to be found again
-        data = folder.result.read_bytes()
-        for path in candidates:
+    if not folder.result_new.exists():
+        for path in numbered(_free_of_files(layout.outbox, result_name(envelope.name))):
             if not os.path.lexists(path):
-                return ""
+                break
             if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+                keep(folder, data)
                 return layout.name(path)
+        if folder.result.exists():
+            return ""
+        write_atomic(folder.result_new, data, durable=False)
+        sync_file(folder.result_new)
     path = give_name(folder.result_new, candidates)
-    write_atomic(folder.result, folder.result_new.read_bytes(), durable=False)
+    keep(folder, data)
     os.unlink(folder.result_new)
     return layout.name(path)
 
 
-def keep_unpublished(folder: RunFolder) -> None:
-    """The run has nothing to say to a person: its result stays in its folder only."""
-    os.replace(folder.result_new, folder.result)
+def keep(folder: RunFolder, data: bytes) -> None:
+    """The run's own copy of its result; the only one where there is nothing to say to a person."""
+    write_atomic(folder.result, data, durable=False)
 
 
 def settle(layout: Layout, folder: RunFolder, envelope: Envelope, outcome: Outcome) -> str:
@@ -78,16 +81,13 @@ def settle(layout: Layout, folder: RunFolder, envelope: Envelope, outcome: Outco
     else:
         place = layout.failed
     target = _free_of_files(place, safe_name(envelope.name))
-    sync_file(folder.claimed)
     path = give_name(folder.claimed, numbered(target))
     for attachment in _files(folder.attachments):
-        sync_file(attachment)
         give_name(attachment, numbered(path.with_name(attachment.name)))
     write_atomic(folder.command, folder.claimed.read_bytes(), durable=False)
     for attachment in _files(folder.attachments):
         write_atomic(attachment, attachment.read_bytes(), durable=False)
     os.unlink(folder.claimed)
-    sync_dir(folder.path)
     return layout.name(path)
 
 
@@ -126,7 +126,7 @@ def _between(place: Path, path: Path) -> Iterator[Path]:
         yield parent
 
 
-def _render(envelope: Envelope, outcome: Outcome, body: str) -> bytes:
+def render(envelope: Envelope, outcome: Outcome, body: str) -> bytes:
     fields: dict[str, Any] = {
         "run": envelope.run,
         "command": envelope.path or envelope.name,

@@ -111,18 +111,19 @@ class RunFolder:
         if envelope is None:
             return None
         values: dict[str, Any] = {"status": "waiting", "started": envelope.time}
+        begun = None
         for event in events:
             kind = event.pop("event", "")
             if kind == "attempt":
                 values["attempts"] = event.get("n", 0)
             elif kind == "started":
-                values.setdefault("started", event.get("time"))
+                values["started"] = begun = begun or event.get("time")
                 values["status"] = "running"
             elif kind == "retry":
                 values["status"] = "waiting"
             elif kind in ("finished", "published", "settled", "understood"):
                 values.update(event)
-        known = {field.name for field in msgspec.structs.fields(Run)}
+        known = Run.__struct_fields__
         base = {"run": envelope.run, "command": envelope.name, "trigger": envelope.trigger, "thread": envelope.thread,
                 "task": envelope.task, "slot": envelope.slot}  # fmt: skip
         data = {**base, **{key: value for key, value in values.items() if key in known}}
