@@ -22,7 +22,7 @@ from fsagent.files.fields import nearest
 from fsagent.files.locks import Timeout, lock
 from fsagent.home import WorkspaceHome, task_view
 from fsagent.lanes import Lanes
-from fsagent.pipeline import Admitted, Again, Finish, Pipeline
+from fsagent.pipeline import Admitted, Again, Pipeline
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.watcher import Watcher
@@ -34,7 +34,7 @@ from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import DAEMON_LOCK, Line, Snapshot, StatusBoard, limited, read_snapshot
 from fsagent.workspace.tasks import TaskBook, conflict_copies
 
-ADMIT_AHEAD = 16
+ADMIT_AHEAD = 32
 STATUS_EVERY = 1.0
 RETRY_AFTER_TROUBLE = 10.0
 
@@ -98,7 +98,7 @@ class Daemon:
         self._pipeline = Pipeline(
             layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now, self._stopping.is_set
         )
-        self._lanes = Lanes(self._work, lambda: self._settings.max_runs)
+        self._lanes = Lanes(self._work, lambda: self._settings.max_runs, self.wake)
         self._clock = Clock(self._book, self.settings, self.journal, self._lanes.has_task)
         places = {
             "root": (layout.root, False, True), "inbox": (layout.inbox, True, False),
@@ -173,6 +173,7 @@ class Daemon:
         if not paused:
             self._admit(now)
         self._tell(full)
+        self._index.commit()
         waits = [self._next_scan - time.monotonic()]
         if not self._arrivals:
             waits.append(self._rescan - time.monotonic())
@@ -283,23 +284,16 @@ class Daemon:
             self.journal.append("error", command=f"inbox/{arrival.name}", error=str(error))
             return None
 
-    def _work(self, run: Admitted) -> Finish:
+    def _work(self, run: Admitted) -> None:
         """Called by the lanes on their own threads."""
-        return self._guarded(run.folder, lambda: self._pipeline.execute(run))
-
-    def _guarded(self, folder: RunFolder, work: Callable[[], Again | Finish | None]) -> Finish:
-        """Do a part of a run and give the next part; a disk that does not take it ends the part, never the thread."""
         try:
-            left = work()
+            again = self._pipeline.execute(run)
         except Exception as error:  # around a thread's loop: a full disk, a damaged index; the run is kept
-            self._in_trouble(folder, error)
-            left = None
-        if isinstance(left, Again):
-            self._retry_at(folder, left.at)
-        elif left is not None:
-            finish = left
-            return lambda: self._guarded(folder, finish)()
-        return self.wake
+            self._in_trouble(run.folder, error)
+        else:
+            if again:
+                self._retry_at(again.folder, again.at)
+                self.wake()
 
     def _in_trouble(self, folder: RunFolder, error: Exception) -> None:
         """The disk did not take it: the run stays as it is and is gone on with later."""

@@ -11,29 +11,26 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from fsagent.pipeline import Admitted, Finish
+from fsagent.pipeline import Admitted
 
-Work = Callable[[Admitted], Finish]
-FINISHERS = 3
+Work = Callable[[Admitted], None]
+LOW = 4
 
 
 class Lanes:
-    """Hands runs to threads.
+    """Hands runs to threads. ``work`` is called with each of them and must not raise.
 
-    ``work`` is called with each of them; it must not raise, and gives what is left to do once the run itself is over
-    (result and settling: mostly waiting for the disk). While further quick runs wait, that is done beside them.
+    ``hungry`` is called when only a few quick runs are left, and whenever a run has ended with none waiting: not after
+    every run, for a thread that wakes for each of them takes the interpreter away from the one that works.
     """
 
-    def __init__(self, work: Work, max_runs: Callable[[], int]) -> None:
-        self._work, self._max_runs = work, max_runs
+    def __init__(self, work: Work, max_runs: Callable[[], int], hungry: Callable[[], None]) -> None:
+        self._work, self._max_runs, self._hungry = work, max_runs, hungry
         self._changed = threading.Condition()
         self._waiting: deque[Admitted] = deque()
         self._running: dict[str, Admitted] = {}
         self._quick_thread: threading.Thread | None = None
         self._quick_queue: deque[Admitted] = deque()
-        self._finishes: deque[Finish] = deque()
-        self._finishers = 0
-        self._unfinished = 0
         self._slow = 0
         self._closed = False
 
@@ -67,14 +64,14 @@ class Lanes:
             self._quick_queue.clear()
             self._waiting.clear()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._running and not self._unfinished, seconds)
+            self._changed.wait_for(lambda: not self._running, seconds)
         return left
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; False if that takes longer."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: not (self._waiting or self._quick_queue or self._running or self._unfinished), seconds
+                lambda: not (self._waiting or self._quick_queue or self._running), seconds
             )
 
     def _dispatch(self) -> None:
@@ -97,14 +94,16 @@ class Lanes:
             if conversation:
                 busy.add(conversation)
         self._waiting = held
-        self._changed.notify_all()
+        if self._quick_queue or not self._running:
+            self._changed.notify_all()
 
     def _run_slow(self, run: Admitted) -> None:
-        self._work(run)()
+        self._work(run)
         with self._changed:
             del self._running[run.folder.run]
             self._slow -= 1
             self._dispatch()
+        self._hungry()
 
     def _run_quick(self) -> None:
         while True:
@@ -114,40 +113,16 @@ class Lanes:
                     return
                 run = self._quick_queue.popleft()
                 self._running[run.folder.run] = run
-                self._unfinished += 1
-            finish = self._work(run)
+            self._work(run)
             with self._changed:
                 del self._running[run.folder.run]
-                beside = bool(self._quick_queue)
-                if beside:
-                    self._finish_beside(finish)
                 if self._waiting:
                     self._dispatch()
-            if not beside:
-                finish()
-                self._finished()
-
-    def _finish_beside(self, finish: Finish) -> None:
-        """Have it done by another thread. Called with the lock held."""
-        self._finishes.append(finish)
-        if self._finishers < FINISHERS:
-            self._finishers += 1
-            threading.Thread(target=self._run_finishes, name="finish", daemon=True).start()
-
-    def _run_finishes(self) -> None:
-        while True:
-            with self._changed:
-                if not self._finishes:
-                    self._finishers -= 1
-                    return
-                finish = self._finishes.popleft()
-            finish()
-            self._finished()
-
-    def _finished(self) -> None:
-        with self._changed:
-            self._unfinished -= 1
-            self._changed.notify_all()
+                left = len(self._quick_queue)
+                if not left:
+                    self._changed.notify_all()
+            if left in (0, LOW):
+                self._hungry()
 
 
 def _conversation(run: Admitted) -> str:

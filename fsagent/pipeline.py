@@ -59,9 +59,6 @@ class Again(Struct, frozen=True):
     at: datetime
 
 
-Finish = Callable[[], None]
-
-
 class Pipeline:
     """Carries commands through their runs. ``admit`` belongs to one thread, ``execute`` may be called by several."""
 
@@ -91,10 +88,15 @@ class Pipeline:
         """
         events = folder.events()
         envelope = folder.envelope(events)
-        if envelope is None or not folder.claimed.exists():
-            if envelope is not None and any(event["event"] == "finished" for event in events):
+        done = {event["event"] for event in events} & {"finished", "settled"}
+        if envelope is not None and done:
+            if "settled" in done:
+                self._list(folder, envelope, is_open=False)
+            else:
                 self.complete(folder, envelope, events)
-            elif not discard_empty(folder):
+            return None
+        if envelope is None or not folder.claimed.exists():
+            if not discard_empty(folder):
                 self._journal.append("damaged", run=folder.run, error="has no envelope; see fsagent doctor")
             return None
         if any(event["event"] == "finished" for event in events):
@@ -108,24 +110,21 @@ class Pipeline:
         folder.record("attempt", n=attempt + 1, time=now.astimezone(UTC), pid=os.getpid())
         if crashes >= MAX_CRASHES:
             error = f"the daemon was ended {crashes} times while this ran, so it is not tried again"
-            self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)), "", now)
+            self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)), "")
             return None
         try:
             return self._understand(folder, envelope, attempt + 1)
         except DocumentError as error:
-            self._end(folder, envelope, None, attempt + 1, Ending(Step(status="refused", error=str(error))), "", now)
+            self._end(folder, envelope, None, attempt + 1, Ending(Step(status="refused", error=str(error))), "")
             return None
         except (OSError, sqlite3.Error):
             raise
         except Exception as error:  # around one command: whatever is in its file, it hurts only itself
-            self._end(folder, envelope, None, attempt + 1, self._internal(folder, error), "", now)
+            self._end(folder, envelope, None, attempt + 1, self._internal(folder, error), "")
             return None
 
-    def execute(self, admitted: Admitted) -> Again | Finish | None:
-        """Run an admitted command.
-
-        Gives what is left to do at its end (``Finish``), or a retry, or None where the daemon stopped before the end.
-        """
+    def execute(self, admitted: Admitted) -> Again | None:
+        """Run an admitted command to its end, or to a pause: a retry later, or a stop of the daemon (None, unsettled)."""
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
         try:
             engine = self._engine(command)
@@ -140,8 +139,8 @@ class Pipeline:
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
             return self._retry(folder, envelope, admitted.attempt, ending.step.error)
-        now = self._now()
-        return lambda: self._end(folder, envelope, command, admitted.attempt, ending, command.engine or "offline", now)
+        self._end(folder, envelope, command, admitted.attempt, ending, command.engine or "offline")
+        return None
 
     def complete(self, folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> None:
         """Publish and settle a finished run, whatever of that was done before."""
@@ -287,10 +286,10 @@ class Pipeline:
 
     def _end(
         self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending,
-        engine: str, now: datetime,
+        engine: str,
     ) -> None:
         """Record how the run ended, durably, then publish and settle."""
-        settings, step = self._settings(), ending.step
+        settings, now, step = self._settings(), self._now(), ending.step
         times = {event["event"]: event["time"] for event in reversed(folder.events()) if "time" in event}
         begun = times.get("started") or times.get("attempt")
         started = msgspec.convert(begun, datetime) if begun else now

@@ -22,7 +22,7 @@ from watchdog.events import (
     FileSystemEventHandler,
 )
 from watchdog.observers import Observer
-from watchdog.observers.api import ObservedWatch
+from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from fsagent.files.names import is_temporary
 
@@ -30,7 +30,6 @@ _ARRIVALS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileClosedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent,
 ]  # fmt: skip
 _CHANGES: list[type[FileSystemEvent]] = [*_ARRIVALS, FileDeletedEvent, DirDeletedEvent]
-_GROUPING_DELAY = 0.005
 
 
 class Watcher(FileSystemEventHandler):
@@ -44,13 +43,12 @@ class Watcher(FileSystemEventHandler):
         self, places: dict[str, tuple[Path, bool, bool]], wake: Callable[[str], None], ignore: Callable[[str], bool]
     ) -> None:
         self._places, self._wake, self._ignore = places, wake, ignore
-        self._observer = Observer()
+        self._observer = _observer()
         self._watched: dict[str, tuple[tuple[int, int], ObservedWatch]] = {}
         self.trouble: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin to watch. Never raises: what cannot be watched stands in ``trouble`` and is left to the scans."""
-        _shorten_grouping()
         log = logging.getLogger("watchdog")
         log.addHandler(_Complaints(self._wake_all))
         log.propagate = False
@@ -127,10 +125,25 @@ class _Complaints(logging.Handler):
             self._look_again()
 
 
-def _shorten_grouping() -> None:
-    """watchdog holds back every event behind an unpaired move for 0.5 s; a claim is such a move (facts/files.md §4)."""
+def _observer() -> BaseObserver:
+    """watchdog's observer for this system; on Linux one that is not told of what moves away from a place of arrivals.
+
+    Each claim moves a file away. watchdog holds back whatever comes behind such an event, for half a second, to see
+    where the file went (facts/files.md §4), and its three threads would be busy with the daemon's own doings.
+    """
     try:
-        from watchdog.observers.inotify_move_event_grouper import InotifyMoveEventGrouper
-    except ImportError:  # not Linux
-        return
-    InotifyMoveEventGrouper.delay = _GROUPING_DELAY
+        from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
+        from watchdog.observers.inotify_c import InotifyConstants, Mask
+    except ImportError:
+        return Observer()
+
+    class ArrivalsEmitter(InotifyEmitter):
+        def get_event_mask_from_filter(self) -> Mask:
+            mask = super().get_event_mask_from_filter()
+            if self._event_filter is not None and FileDeletedEvent not in self._event_filter:
+                mask = Mask(mask & ~InotifyConstants.IN_MOVED_FROM)
+            return mask
+
+    observer = InotifyObserver()
+    observer._emitter_class = ArrivalsEmitter
+    return observer

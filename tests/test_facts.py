@@ -357,7 +357,7 @@ statements = st.one_of(
 )
 
 
-@settings(max_examples=4000)
+@settings(max_examples=400)
 @given(anything, statements)
 @example("---\n", "x")
 @example("## Facts\n- a\n\n    code\n", "x")
@@ -376,7 +376,7 @@ def test_adding_inserts_and_hides_nothing(soul: str, fact: str) -> None:
     assert add_fact(added, fact) == added
 
 
-@settings(max_examples=4000)
+@settings(max_examples=400)
 @given(anything, st.data())
 def test_removing_takes_lines_and_nothing_else(soul: str, data: st.DataObject) -> None:
     facts = read_facts(soul)
@@ -394,7 +394,7 @@ def filled_lines(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-@settings(max_examples=4000)
+@settings(max_examples=400)
 @given(anything, statements)
 def test_replacing_touches_no_other_line(soul: str, new: str) -> None:
     for old in read_facts(soul)[:3]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
 from fsagent.engines.base import Engine
+from fsagent.extensions import installed
 
 GROUP = "fsagent.engines"
 
 
 def load_engine(name: str) -> Engine:
     """One engine, loaded when it is first needed. Raises ``KeyError`` if none of this name is installed."""
-    for point in entry_points(group=GROUP, name=name):
-        engine: Engine = point.load()()
-        return engine
-    raise KeyError(name)
+    engine: Engine = installed(GROUP)[name].load()()
+    return engine
 
 
 def engine_names() -> list[str]:
     """The names of the installed engines; nothing is loaded."""
-    return sorted(point.name for point in entry_points(group=GROUP))
+    return list(installed(GROUP))

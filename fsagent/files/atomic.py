@@ -90,11 +90,16 @@ def give_name(source: Path, candidates: Iterator[Path]) -> Path:
                 return candidate
             if misses < 20 and os.path.lexists(candidate):
                 continue
-        candidate.parent.mkdir(parents=True, exist_ok=True)
         try:
             _link(source, candidate)
         except FileExistsError:
             continue
+        except FileNotFoundError:
+            candidate.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                _link(source, candidate)
+            except FileExistsError:
+                continue
         sync_dir(candidate.parent)
         return candidate
     raise FileExistsError(errno.EEXIST, "no name is free", str(source))
@@ -107,6 +112,18 @@ def numbered(path: Path) -> Iterator[Path]:
         tail = (f"-{number}" if number > 1 else "") + suffix
         room = MAX_NAME_BYTES - len(os.fsencode(tail))
         yield path.with_name(os.fsdecode(os.fsencode(stem)[:room]) + tail)
+
+
+def read_file(path: Path) -> bytes:
+    """All of a small file; without what Python's own ``open`` asks the system besides."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 20):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
 
 
 def sync_file(path: Path) -> None:

@@ -74,7 +74,8 @@ def _decode_as(raw: bytes, encoding: str, file: str) -> str:
     try:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        before = raw[: error.start].replace(b"\r\n", b"\n")
+        line = before.count(b"\n") + before.count(b"\r") + 1
         byte = f"0x{raw[error.start]:02X}"
         raise DocumentError(
             [Fault(file, f"is not {encoding.upper()} text (byte {byte}); save it as UTF-8", line)]

@@ -24,7 +24,9 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 from ruamel.yaml.events import AliasEvent, MappingStartEvent
+from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import VersionedResolver
+from ruamel.yaml.scanner import ScannerError
 
 from fsagent.errors import DocumentError
 from fsagent.model import Fault
@@ -36,6 +38,7 @@ _MAX_REPAIRS = 50
 _RESERVED_VALUE = re.compile(r"(?:^|(?<=[:\[,{-]))[ \t]*((?:[*&!%@`]|\{\{))")
 _FLOW_VALUE = re.compile(r"(?:\{\{.*?\}\}|[^,\]}])*")
 _BLOCK_VALUE = re.compile(r".*?(?=[ \t]+#|[ \t]*$)")
+_MISREAD = re.compile(r"y|n|yes|no|on|off|[-+.\d][-+.\d:_ex]*", re.IGNORECASE)
 _BLOCK_SEQUENCE = re.compile(r"^( *)[^\s#-][^#\n]*:[ \t]*(?:#[^\n]*)?\n( *)- ", re.MULTILINE)
 
 
@@ -65,6 +68,17 @@ class _BoundedComposer(Composer):
             if parent.id == "mapping":
                 raise MarkedYAMLError(problem="a mapping as key", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
+
+
+class _QuotingRepresenter(SafeRepresenter):
+    """Quotes text that a YAML 1.1 reader (PyYAML, Obsidian) would take for a truth value, a number or a time."""
+
+    def represent_text(self, data: str) -> Any:
+        style = "'" if _MISREAD.fullmatch(data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+
+_QuotingRepresenter.add_representer(str, _QuotingRepresenter.represent_text)
 
 
 class _Yaml(YAML):
@@ -134,6 +148,7 @@ def rewrite_mapping(text: str, changes: Mapping[str, str], file: str) -> str:
 def dump_mapping(data: Mapping[str, Any]) -> str:
     """Typed YAML for what we write ourselves: any YAML reader gets the same values back, in the same order."""
     yaml = _Yaml(typ="safe")
+    yaml.Representer = _QuotingRepresenter
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False
     yaml.width = 4096
@@ -204,6 +219,8 @@ def _fault(error: YAMLError, text: str, file: str, first_line: int) -> Fault:
     """One fault a person can act on, from what ruamel says."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", "") or "")
+    if isinstance(error, ScannerError) and error.context_mark is not None:
+        mark = error.context_mark  # where it begins (an open quote), not where reading it had to end
     said = " ".join(part for part in (str(getattr(error, "context", "") or ""), problem) if part) or str(error)
     line, column = 0, 0
     if mark is not None:

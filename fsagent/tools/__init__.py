@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
+from fsagent.extensions import installed
 from fsagent.tools.base import Tool
 
 GROUP = "fsagent.tools"
@@ -14,9 +13,9 @@ GROUP = "fsagent.tools"
 def load_tools() -> dict[str, Tool[Any]]:
     """One object of every installed tool. Raises ``ImportError`` or ``TypeError`` for a broken extension."""
     tools: dict[str, Tool[Any]] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
+    for name, point in installed(GROUP).items():
         tool = point.load()()
         if not isinstance(tool, Tool):
             raise TypeError(f"{point.value} is registered as a tool and is none")
-        tools[point.name] = tool
+        tools[name] = tool
     return tools

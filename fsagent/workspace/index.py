@@ -57,7 +57,15 @@ class Index:
         row = (run.run, at.timestamp() if at else 0.0, is_open, run.status, run.command, run.task, run.id, key,
                msgspec.json.encode(run))  # fmt: skip
         with self._lock:
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
             self._db.execute("INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?)", row)
+
+    def commit(self) -> None:
+        """Let other processes see what was put; our own look-ups see it at once."""
+        with self._lock:
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
 
     def get(self, run: str) -> Run | None:
         """One run."""
@@ -109,7 +117,8 @@ class Index:
             return int(self._db.execute("SELECT count(*) FROM runs").fetchone()[0])
 
     def close(self) -> None:
-        """Close the file."""
+        """Commit and close the file."""
+        self.commit()
         with self._lock:
             self._db.close()
 

@@ -93,12 +93,16 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
-                if line == b"\n":
-                    continue
-                try:
-                    record = msgspec.json.decode(line)
-                except msgspec.DecodeError:
-                    record = None
-                yield number, record if isinstance(record, dict) else None
+                if line != b"\n":
+                    yield number, decode_record(line)
     except FileNotFoundError:
         return
+
+
+def decode_record(line: bytes) -> dict[str, Any] | None:
+    """One record, None where a line is none."""
+    try:
+        record = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return record if isinstance(record, dict) else None

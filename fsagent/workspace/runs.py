@@ -25,9 +25,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from fsagent.files.atomic import sync_dir, sync_file, write_all, write_atomic
+from fsagent.files.atomic import read_file, sync_dir, sync_file, write_all, write_atomic
 from fsagent.model import Report, Run, Trigger
-from fsagent.workspace.journal import open_append, read_records
+from fsagent.workspace.journal import decode_record, open_append
 from fsagent.workspace.layout import Layout
 
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -67,11 +67,14 @@ class RunFolder:
         self.result = path / "result.md"
         self.attachments = path / "attachments"
         self._fd = -1
+        self._events: list[dict[str, Any]] | None = None
 
     def record(self, event: str, **fields: Any) -> None:
         """Append to ``steps.jsonl``. In the system's hands on return: a kill cannot take it away, a power cut can."""
-        line = msgspec.json.encode({"event": event, **fields}) + b"\n"
-        write_all(self._open(), line)
+        record = {"event": event, **fields}
+        write_all(self._open(), msgspec.json.encode(record) + b"\n")
+        if self._events is not None:
+            self._events.append(msgspec.to_builtins(record))
 
     def sync(self) -> None:
         """Make what was recorded durable."""
@@ -84,8 +87,14 @@ class RunFolder:
             self._fd = -1
 
     def events(self) -> list[dict[str, Any]]:
-        """What was recorded, without a torn last line."""
-        return [record for _, record in read_records(self.steps) if record is not None]
+        """What was recorded, without a torn last line; read once, for a run has one writer. Not to be changed."""
+        if self._events is None:
+            try:
+                lines = read_file(self.steps).split(b"\n")
+            except FileNotFoundError:
+                lines = []
+            self._events = [record for line in lines if line and (record := decode_record(line))]
+        return self._events
 
     def envelope(self, events: Sequence[dict[str, Any]] | None = None) -> Envelope | None:
         """The envelope, or None where the folder has none (a crash before anything was claimed)."""
@@ -100,9 +109,9 @@ class RunFolder:
     def raw(self) -> bytes:
         """The command's bytes, wherever in the folder they lie now."""
         try:
-            return self.claimed.read_bytes()
+            return read_file(self.claimed)
         except FileNotFoundError:
-            return self.command.read_bytes()
+            return read_file(self.command)
 
     def summary(self) -> Run | None:
         """The run as a line of a list, read from its own record; None for a folder without envelope."""
@@ -113,7 +122,7 @@ class RunFolder:
         values: dict[str, Any] = {"status": "waiting", "started": envelope.time}
         begun = None
         for event in events:
-            kind = event.pop("event", "")
+            kind = event["event"]
             if kind == "attempt":
                 values["attempts"] = event.get("n", 0)
             elif kind == "started":

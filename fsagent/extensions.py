@@ -1,0 +1,17 @@
+"""What is installed for fsagent by entry point: read once, for it means a look at every installed package."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+
+
+@cache
+def installed(group: str) -> dict[str, EntryPoint]:
+    """The entry points of a group by name; nothing is loaded."""
+    return {point.name: point for point in sorted(_all().select(group=group), key=lambda point: point.name)}
+
+
+@cache
+def _all() -> EntryPoints:
+    return entry_points()
