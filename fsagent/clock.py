@@ -89,6 +89,7 @@ class Clock:
         self._book, self._settings, self._journal, self._is_running = book, settings, journal, is_running
         self._scheduler = SlotScheduler(datetime.fromtimestamp(0, UTC))
         self._jobs: dict[str, tuple[Task, float, SlotJob]] = {}
+        self.handed_in = 0
 
     def update(self, now: datetime) -> None:
         """Take up tasks that were added, changed, paused or removed, and a changed heartbeat interval."""
@@ -138,8 +139,9 @@ class Clock:
                 self._journal.append("skipped", task=task.name, slot=slot, why="its run before has not ended")
             else:
                 self._book.request(task, slot, slot_run(task.name, slot), self._settings().local(now))
+                self.handed_in += 1
             self._book.set_state(task.name, watermark=slot, durable=False)
-        except OSError as error:  # a full or failing disk: the slot is tried again at the next tick's slot
+        except OSError as error:  # a full or failing disk: this slot is lost, and told
             self._journal.append("error", task=task.name, slot=slot, error=str(error))
 
     def _first_slot(self, name: str, every: float, now: datetime) -> datetime:

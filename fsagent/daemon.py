@@ -93,7 +93,7 @@ class Daemon:
         self._tools = load_tools()
         runner = Runner(self._tools)
         home = WorkspaceHome(
-            self._soul, self._book, self._index, self.settings, self.now, self._status_words, lambda: self.wake("tasks")
+            self._soul, self._book, self._index, self.settings, self.now, self._status_words, self.wake
         )
         self._pipeline = Pipeline(
             layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now, self._stopping.is_set
@@ -140,6 +140,8 @@ class Daemon:
         """Do all that is due and waiting, then return; files that are still being written are waited for."""
         while not self._draining.is_set():
             wait = self.beat()
+            if self.layout.stop.exists():
+                return
             if self._lanes.waiting() or self._lanes.running() or self._scan.settling is not None or wait <= 0:
                 self._wake.wait(wait)
                 self._wake.clear()
@@ -161,13 +163,14 @@ class Daemon:
             if self._book.scan() or "tasks" in woken:
                 self._status_due = True
             self._clock.update(now)
+        handed_in = self._clock.handed_in
         due = None if paused else self._clock.tick(now)
         if not self._arrivals and (full or woken & {"root", "inbox"} or monotonic >= self._rescan):
             self._scan_inbox(now)
-        if not self._drops and (full or self._drops_changed or "drop" in woken):
+        self._drops_changed |= full or "drop" in woken or self._clock.handed_in != handed_in
+        if self._drops_changed and not self._drops:
             self._drops.extend(dropped(self.layout))
             self._drops_changed = False
-        self._drops_changed = self._drops_changed or "drop" in woken
         if full:
             self._next_scan = time.monotonic() + self._settings.scan_interval
         if not paused:
@@ -179,7 +182,7 @@ class Daemon:
             waits.append(self._rescan - time.monotonic())
         if due is not None:
             waits.append(due)
-        if self._retries and not paused:
+        if self._retries and not paused and self._lanes.waiting() < ADMIT_AHEAD:
             waits.append((self._retries[0][0] - self.now()).total_seconds())
         if self._status_due:
             waits.append(self._next_status - time.monotonic())

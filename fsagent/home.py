@@ -41,7 +41,7 @@ class WorkspaceHome:
         settings: Callable[[], Settings],
         now: Callable[[], datetime],
         status: Callable[[], str],
-        wake: Callable[[], None],
+        wake: Callable[[str], None],
     ) -> None:
         self._soul, self._book, self._index = soul, book, index
         self._settings, self._now, self._status, self._wake = settings, now, status, wake
@@ -62,19 +62,19 @@ class WorkspaceHome:
 
     def create_task(self, name: str, body: str, every: str, steps: Sequence[ToolCall]) -> TaskView:
         task = self._book.create(name, body, every, steps)
-        self._wake()
+        self._wake("tasks")
         return self._view(task)
 
     def pause_task(self, name: str) -> TaskView:
         task = self._book.get(name)
         self._book.set_state(task.name, paused="by request")
-        self._wake()
+        self._wake("tasks")
         return self._view(task)
 
     def resume_task(self, name: str) -> TaskView:
         task = self._book.get(name)
         self._book.set_state(task.name, paused="")
-        self._wake()
+        self._wake("tasks")
         return self._view(task)
 
     def run_task(self, name: str) -> str:
@@ -82,7 +82,7 @@ class WorkspaceHome:
         now = self._now()
         run = new_run_id(now)
         self._book.request(task, None, run, self._settings().local(now))
-        self._wake()
+        self._wake("drop")
         return run
 
     def runs(self, since: datetime | None, limit: int) -> Sequence[Run]:

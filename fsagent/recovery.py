@@ -34,10 +34,10 @@ def recover(layout: Layout, index: Index) -> list[RunFolder]:
         folder = RunFolder(layout.runs / name)
         summary, envelope = folder.summary(), folder.envelope()
         settled = any(event["event"] == "settled" for event in folder.events())
-        if summary and envelope:
-            index.put(summary, key=envelope.key, is_open=not settled)
-        if not settled:
-            runs.add(name)
+        if settled and summary and envelope:
+            index.put(summary, key=envelope.key, is_open=False)
+        else:
+            runs.add(name)  # listed when it is admitted, for it may be the empty beginning of a claim
     return [RunFolder(layout.runs / run) for run in sorted(runs) if (layout.runs / run).is_dir()]
 
 

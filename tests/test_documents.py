@@ -143,6 +143,8 @@ def test_every_scalar_is_the_text_that_was_typed(header: str, value: dict[str, A
         ("to: @alice", {"to": "@alice"}),
         ("text: !important", {"text": "!important"}),
         ("text: &and", {"text": "&and"}),
+        ("a: &x [1]\nb: *x", {"a": "&x [1]", "b": "*x"}),
+        ("a: !!python/object/apply:os.system [id]", {"a": "!!python/object/apply:os.system [id]"}),
         ("text: `date`", {"text": "`date`"}),
         ("a: x\ncron: */5 * * * *\nb: @y", {"a": "x", "cron": "*/5 * * * *", "b": "@y"}),
         ("steps:\n  - append: {path: log.txt, text: {{ now }}}", {"steps": [{"append": {"path": "log.txt", "text": "{{ now }}"}}]}),
@@ -160,17 +162,18 @@ def test_values_that_yaml_reserves_are_the_text_that_was_meant(header: str, valu
     [
         ("a: 1\nb: 2\na: 3", 4, 1, "stands twice"),
         ("a:\n  b: 1\n  b: 2", 4, 3, "stands twice"),
-        ("a: &x [1]\nb: *x", 2, 4, "anchors"),
-        ("a: !!python/object/apply:os.system [id]", 2, 4, "tags"),
-        ("a: !!str 1", 2, 4, "tags"),
+        ("a: &x\n  b: 1", 3, 3, ""),
+        ("a: !!map\n  b: 1", 3, 3, ""),
+        ("? !!x a\n: b", 2, 3, "tags"),
         ("ok: 1\nnot a mapping line", 3, 0, ""),
         ("a: b: c", 2, 5, "quotes"),
-        ("a: 'open", 2, 0, "quote"),
-        ('a: "open', 2, 0, "quote"),
+        ("a: 'open\nb: 1\nc: 2", 2, 4, "quote"),
+        ('a: "open\nb: 1\nc: 2', 2, 4, "quote"),
         ("a:\n\tb: 1", 3, 1, "spaces"),
         ("- a\n- b", 0, 0, "name: value"),
         ("words", 0, 0, "name: value"),
-        ("a: [1, 2", 0, 0, ""),
+        ("a: [1, 2\nb: 3", 3, 0, "not closed"),
+        ("a: {b: 1\nc: 3", 3, 0, "not closed"),
         ("a: 1\n  b: 2", 3, 4, ""),
         ("a: \x07", 2, 0, "control character"),
         ("a: 1\n...\nb: 2", 0, 0, "one block"),
@@ -352,7 +355,22 @@ def test_a_file_without_settings_gets_some_and_keeps_its_body(before: str) -> No
 def test_rewriting_a_value_that_needs_quotes_keeps_it() -> None:
     before = b"---\ncron: */5 * * * *  # often\nevery: 5m\n---\nwords\n"
     after = rewrite_document(before, {"every": "10m"}, "x.md")
+    assert after == before.replace(b"5m", b"10m")
     assert plain(read_document(after, "x.md").fields) == {"cron": "*/5 * * * *", "every": "10m"}
+
+
+def test_a_setting_that_was_missing_comes_last() -> None:
+    before = b"---\n# mine\na:   [1,2]\n---\nwords\n"
+    assert rewrite_document(before, {"every": "10m"}, "x.md") == before.replace(b"[1,2]\n", b"[1,2]\nevery: 10m\n")
+    flow = rewrite_document(b"---\n{a: 1, b: 2}\n---\n", {"every": "10m"}, "x.md")
+    assert plain(read_document(flow, "x.md").fields) == {"a": "1", "b": "2", "every": "10m"}
+
+
+@pytest.mark.parametrize("old", ["", " # c", " |\n  x\n  y", " [1, 2]", "\n  - 1\n  - 2", " {x: 1}", ' "one\n  two"', " 'x' # c"])
+def test_any_value_can_be_replaced(old: str) -> None:
+    after = rewrite_document(f"---\na: 1\nevery:{old}\nz: 26\n---\nwords".encode(), {"every": "10m"}, "x.md")
+    assert plain(read_document(after, "x.md").fields) == {"a": "1", "every": "10m", "z": "26"}
+    assert (b"# c" in after) == ("# c" in old)
 
 
 @pytest.mark.parametrize("value", ["12:30", "007", "yes", "", "a: b", "# no comment", "*x", "{{ now }}", "two\nlines", "' \"", "- a", "ü"])

@@ -44,7 +44,7 @@ def _default_workspace() -> str:
 
 workspace_option = click.option(
     "-w", "--workspace", "root", default=_default_workspace, show_default=f"${ENVIRONMENT} or the current folder",
-    type=click.Path(path_type=Path), help="The workspace.",
+    type=click.Path(readable=False, path_type=Path), help="The workspace.",
 )  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("root", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("root", type=click.Path(readable=False, path_type=Path), metavar="DIR")
 @click.option("--sample", is_flag=True, help="Copy the sample workspace, a small tour by files.")
 def init(root: Path, sample: bool) -> None:
     """Make DIR a workspace. Nothing that is there is overwritten."""
@@ -64,7 +64,7 @@ def init(root: Path, sample: bool) -> None:
 
 
 @main.command()
-@click.argument("root", type=click.Path(path_type=Path), metavar="[DIR]", default=_default_workspace)
+@click.argument("root", type=click.Path(readable=False, path_type=Path), metavar="[DIR]", default=_default_workspace)
 @click.option("--once", is_flag=True, help="Do all that is due and waiting, then exit.")
 @click.option("--init", "make", is_flag=True, help="Make DIR a workspace first if it is none.")
 @click.option("--sample", is_flag=True, help="With --init: copy the sample workspace.")

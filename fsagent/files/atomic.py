@@ -93,6 +93,8 @@ def give_name(source: Path, candidates: Iterator[Path]) -> Path:
         try:
             _link(source, candidate)
         except FileExistsError:
+            if _is_our_copy(candidate, source):
+                return candidate
             continue
         except FileNotFoundError:
             candidate.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +152,19 @@ def _link(source: Path, target: Path) -> None:
             raise
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         write_atomic(target, source.read_bytes())
+
+
+def _is_our_copy(path: Path, source: Path) -> bool:
+    """True if ``path`` holds the bytes of ``source`` and lies where links are refused: what a link would have told."""
+    probe = path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}")
+    try:
+        if not path.is_file() or path.is_symlink() or path.read_bytes() != source.read_bytes():
+            return False
+        os.link(source, probe, follow_symlinks=False)
+    except OSError as error:
+        return error.errno in _NO_LINKS
+    os.unlink(probe)
+    return False
 
 
 def _same(path: Path, status: os.stat_result) -> bool:

@@ -109,9 +109,9 @@ def write_document(fields: Mapping[str, Any], body: str) -> bytes:
 
 
 def rewrite_document(raw: bytes, changes: Mapping[str, str], file: str) -> bytes:
-    """A person's file with some settings changed: only those lines differ.
+    """A person's file with some settings changed; comments, line ends, byte-order mark, encoding and body stay.
 
-    Comments, order, quoting, line ends, byte-order mark, encoding and the body's bytes stay. A file without
+    Only the lines of these settings differ, within the limit of ``yamltext.rewrite_mapping``. A file without
     frontmatter gets one.
     """
     text, encoding = decode(raw, file)

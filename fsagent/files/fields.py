@@ -20,7 +20,7 @@ from fsagent.files.yamltext import plain, position
 from fsagent.model import Fault
 
 S = TypeVar("S", bound=msgspec.Struct)
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNIT_WORDS = {"sec": "s", "second": "s", "min": "m", "minute": "m", "hr": "h", "hour": "h", "day": "d", "week": "w"}
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 MAX_SECONDS = 3650 * 86400
@@ -86,10 +86,12 @@ def parse_moment(text: str, now: datetime) -> datetime:
 
 
 def _hook(kind: type, value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be a single value, not a list or a map")
     if kind is Duration:
-        return Duration.parse(str(value))
+        return Duration.parse(value)
     if kind is Moment:
-        parse_moment(str(value), datetime.now().astimezone())
+        parse_moment(value, datetime.now().astimezone())
         return Moment(value)
     raise NotImplementedError
 

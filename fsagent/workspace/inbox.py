@@ -11,6 +11,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -137,15 +138,18 @@ class Inbox:
         )  # fmt: skip
         try:
             os.rename(arrival.path, folder.claimed)
-        except FileNotFoundError:
+        except OSError as error:
             discard_empty(folder)
-            return None
+            if isinstance(error, FileNotFoundError):
+                return None
+            raise
         # the rename itself renews the time of the status change
         if _identity(os.lstat(folder.claimed))[:3] != arrival.identity[:3] and self._give_back(folder, arrival.path):
             return None
         for attachment in arrival.attachments:
             folder.attachments.mkdir(exist_ok=True)
-            os.rename(attachment, folder.attachments / attachment.name)
+            with suppress(OSError):  # gone since the scan: the command is answered that it did not arrive
+                os.rename(attachment, folder.attachments / attachment.name)
         return folder
 
     def _give_back(self, folder: RunFolder, path: Path) -> bool:

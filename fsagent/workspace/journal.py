@@ -103,6 +103,6 @@ def decode_record(line: bytes) -> dict[str, Any] | None:
     """One record, None where a line is none."""
     try:
         record = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

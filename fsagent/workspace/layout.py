@@ -102,7 +102,7 @@ def open_workspace(root: Path) -> Layout:
         raise WorkspaceError(f"{root} is not a workspace (no .fsagent/workspace.json); make one: fsagent init {root}") from None
     except NotADirectoryError:
         raise WorkspaceError(f"{root} is not a folder") from None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise WorkspaceError(f"{layout.marker} is damaged; 'fsagent init {root}' writes it anew") from None
     if marker.get("format") != FORMAT:
         raise WorkspaceError(f"{root} has workspace format {marker.get('format')}; this fsagent knows format {FORMAT}")

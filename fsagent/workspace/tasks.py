@@ -153,7 +153,7 @@ class TaskBook:
             if name not in self._states:
                 try:
                     self._states[name] = msgspec.json.decode(self._state_file(name).read_bytes(), type=TaskState)
-                except (FileNotFoundError, msgspec.DecodeError):
+                except (FileNotFoundError, msgspec.DecodeError, UnicodeDecodeError):
                     self._states[name] = TaskState()
             return self._states[name]
 

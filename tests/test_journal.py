@@ -1,0 +1,162 @@
+"""The journal and the runs' own records: append-only, whole lines, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsagent.workspace.journal import Journal, open_append, read_records
+
+NOW = datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC)
+
+
+def records(path: Path) -> list[dict[str, Any] | None]:
+    return [record for _, record in read_records(path)]
+
+
+def test_a_record_is_a_line_of_json_with_time_and_event(tmp_path: Path) -> None:
+    seen: list[dict[str, Any]] = []
+    journal = Journal(tmp_path, lambda: NOW.astimezone(timezone(timedelta(hours=5))), seen.append)
+    journal.append("started", run="r1", error="two\nlines ü", durable=True)
+    journal.append("finished", run="r1")
+    journal.close()
+    lines = (tmp_path / "2026-11.jsonl").read_bytes().split(b"\n")
+    assert len(lines) == 3
+    first = json.loads(lines[0])
+    assert first == {"time": "2026-11-30T23:59:58Z", "event": "started", "run": "r1", "error": "two\nlines ü"}
+    assert [each["event"] for each in seen] == ["started", "finished"]
+
+
+def test_the_month_changes_the_file(tmp_path: Path) -> None:
+    now = [NOW]
+    journal = Journal(tmp_path, lambda: now[0])
+    for number in range(6):
+        journal.append("beat", number=number, durable=number % 2 == 0)
+        now[0] += timedelta(seconds=1)
+    journal.close()
+    journal.append("after closing", number=6)
+    journal.close()
+    november, december = records(tmp_path / "2026-11.jsonl"), records(tmp_path / "2026-12.jsonl")
+    assert [each and each["number"] for each in november] == [0, 1]
+    assert [each and each["number"] for each in december] == [2, 3, 4, 5, 6]
+    now[0] = NOW
+    journal.append("the clock was set back", number=7)
+    journal.close()
+    assert len(records(tmp_path / "2026-11.jsonl")) == 3
+
+
+def test_a_torn_last_line_is_told_and_hurts_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "2026-11.jsonl"
+    whole = b'{"event": "a"}\n{"event": "b"}\n'
+    path.write_bytes(whole + b'{"event": "c", "te')
+    assert list(read_records(path)) == [(1, {"event": "a"}), (2, {"event": "b"}), (3, None)]
+    journal = Journal(tmp_path, lambda: NOW)
+    journal.append("d")
+    journal.close()
+    assert [each and each["event"] for each in records(path)] == ["a", "b", None, "d"]
+    assert path.read_bytes().startswith(whole + b'{"event": "c", "te\n'), "nothing is taken away"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 80))
+def test_whatever_lies_in_the_file_a_new_record_is_read_back(tmp_path_factory: pytest.TempPathFactory, rest: bytes, cut: int) -> None:
+    path = tmp_path_factory.mktemp("journal") / "x.jsonl"
+    path.write_bytes((b'{"event": "a"}\n' + rest)[:cut])
+    fd = open_append(path)
+    os.write(fd, b'{"event": "new"}\n')
+    os.close(fd)
+    assert records(path)[-1] == {"event": "new"}
+
+
+@pytest.mark.parametrize("line", [b"[1]", b'"a"', b"null", b"1", b"{", b"\xff\xfe", b'{"event": "\xff"}', b"[" * 100_000])
+def test_what_is_no_record_is_none(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"event": "a"}\n' + line + b'\n\n{"event": "b"}\n')
+    assert list(read_records(path)) == [(1, {"event": "a"}), (2, None), (4, {"event": "b"})]
+
+
+def test_a_missing_file_has_no_records(tmp_path: Path) -> None:
+    assert list(read_records(tmp_path / "none.jsonl")) == []
+
+
+def test_threads_that_append_at_once_tear_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, lambda: NOW)
+
+    def work(me: int) -> None:
+        for number in range(100):
+            journal.append("beat", me=me, number=number, text="x" * (number * 40), durable=number % 20 == 0)
+
+    threads = [threading.Thread(target=work, args=(me,)) for me in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.close()
+    found = records(tmp_path / "2026-11.jsonl")
+    assert None not in found
+    for me in range(8):
+        assert [each["number"] for each in found if each and each["me"] == me] == list(range(100)), "in order"
+
+
+def test_threads_may_append_while_the_month_changes(tmp_path: Path) -> None:
+    moments = iter(NOW + timedelta(milliseconds=5 * n) for n in range(100_000))
+    lock = threading.Lock()
+
+    def now() -> datetime:
+        with lock:
+            return next(moments)
+
+    journal, failed = Journal(tmp_path, now), list[BaseException]()
+
+    def work(me: int) -> None:
+        try:
+            for number in range(200):
+                journal.append("beat", me=me, number=number, durable=number % 3 == 0)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(me,)) for me in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    journal.close()
+    assert not failed
+    found = records(tmp_path / "2026-11.jsonl") + records(tmp_path / "2026-12.jsonl")
+    assert None not in found
+    assert len(found) == 800
+
+
+def test_what_was_appended_survives_a_kill(tmp_path: Path) -> None:
+    code = (
+        "import sys; from datetime import datetime, UTC; from pathlib import Path\n"
+        "from fsagent.workspace.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), lambda: datetime(2026, 11, 30, tzinfo=UTC))\n"
+        "n = 0\nwhile True:\n    journal.append('beat', n=n, text='x' * 500); print(n, flush=True); n += 1"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    last = -1
+    for line in process.stdout:
+        last = int(line)
+        if last == 200:
+            process.send_signal(signal.SIGKILL)
+            break
+    rest = process.stdout.read().splitlines()
+    process.stdout.close()
+    process.wait()
+    last = max([last, *(int(line) for line in rest if line.isdigit())][:-1] or [last])
+    numbers = [each["n"] for each in records(tmp_path / "2026-11.jsonl") if each]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > last, "all that append returned for is there"

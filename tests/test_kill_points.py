@@ -1,0 +1,86 @@
+"""kill -9 at every system call that changes a disk, for one command: what README promises 1 to 3 say must hold after it.
+
+strace ends the daemon at the n-th call of a kind; then a daemon that nobody ends runs to the end. The walk stops by
+itself at the first n that the run never reaches.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from harness import Agent
+
+from fsagent.doctor import examine
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+CALLS = ("mkdir", "rename", "linkat", "unlink", "fsync", "fdatasync", "write")
+SETTINGS = "settle: 0s\nsettle_renamed: 0s\n"
+LAST = 400
+
+
+def _strace_works() -> str:
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    import subprocess
+
+    done = subprocess.run(["strace", "-f", "-o", "/dev/null", "true"], capture_output=True, text=True)
+    return "" if done.returncode == 0 else f"strace may not trace here: {done.stderr.strip()}"
+
+
+WHY_NOT = _strace_works()
+
+
+def _walk(tmp_path: Path, call: str, text: str):
+    """One workspace for every n: killed at the n-th ``call``, then run to the end undisturbed."""
+    for number in range(1, LAST):
+        agent = Agent(tmp_path / f"{call}-{number}", SETTINGS)
+        agent.drop("a/note.md", text)
+        inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
+                  f"inject={call}:signal=KILL:when={number}"]  # fmt: skip
+        killed = agent.once(inject, check=False).returncode != 0
+        agent.once()
+        yield number, agent
+        shutil.rmtree(agent.root)
+        if not killed:
+            assert number > 1, f"no {call} was ever made"
+            return
+    raise AssertionError(f"more than {LAST} times {call}")
+
+
+def _in_one_place(agent: Agent) -> str:
+    places = {
+        "inbox": agent.files(agent.layout.inbox),
+        "archive": agent.files(agent.layout.archive),
+        "failed": agent.files(agent.layout.failed),
+        "runs": [name for name in agent.files(agent.layout.runs) if name.endswith("claimed.md")],
+    }
+    found = {place: names for place, names in places.items() if names}
+    assert len(found) == 1 and len(next(iter(found.values()))) == 1, found
+    return next(iter(found))
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_fact_survives_a_kill_at_every_call(tmp_path: Path, call: str) -> None:
+    for number, agent in _walk(tmp_path, call, "My name is Alice."):
+        where = f"killed at {call} {number}"
+        assert _in_one_place(agent) == "archive", where
+        (result,) = agent.results()
+        assert result["status"] == "done", f"{where}: {result.metadata}"
+        assert agent.layout.soul.read_text().count("Alice") == 1, where
+        assert [run.status for run in agent.runs()] == ["done"], where
+        assert not list(examine(agent.layout).faults), where
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_line_is_appended_once_whatever_call_the_kill_comes_at(tmp_path: Path, call: str) -> None:
+    playbook = "---\nsteps:\n  - append: {path: log.txt, text: one}\n  - append: {path: log.txt, text: two}\n---\n"
+    for number, agent in _walk(tmp_path, call, playbook):
+        where = f"killed at {call} {number}"
+        assert _in_one_place(agent) == "archive", where
+        (result,) = agent.results()
+        assert result["status"] == "done", f"{where}: {result.metadata}"
+        assert (agent.root / "log.txt").read_text() == "one\ntwo\n", where
