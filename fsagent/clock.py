@@ -108,7 +108,7 @@ class Clock:
         for name, (task, every) in wanted.items():
             if name not in self._jobs:
                 job = SlotJob(self._scheduler, name, every, self._first_slot(name, every, now))
-                job.do(self._fire, job)  # type: ignore[no-untyped-call]
+                job.do(self._fire, job)
                 self._jobs[name] = (task, every, job)
                 self._scheduler.add(job)
 
@@ -133,7 +133,9 @@ class Clock:
         first = datetime.fromtimestamp(job.due, UTC)
         lost = round((slot - first).total_seconds() / every)
         if lost > 0:
-            self._journal.append("missed", task=task.name, slots=lost, first=first, last=slot - timedelta(seconds=every))
+            self._journal.append(
+                "missed", task=task.name, slots=lost, first=first, last=slot - timedelta(seconds=every)
+            )
         try:
             if self._is_running(task.name):
                 self._journal.append("skipped", task=task.name, slot=slot, why="its run before has not ended")
@@ -153,7 +155,7 @@ class Clock:
         return next_slot(every, mark)
 
     def _rewind(self, now: datetime) -> None:
-        """The wall clock was set back: slots that were run stay run (their runs exist), later ones come as they come."""
+        """The wall clock was set back: slots that were run stay run, for their runs exist."""
         self._journal.append("clock", now=now, before=self._scheduler.now, why="the clock was set back")
         for _, _, job in self._jobs.values():
             self._scheduler.cancel_job(job)

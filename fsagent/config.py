@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zoneinfo
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def rule(self, tool: str) -> Rule:
         """What the settings say of a tool; ``allow`` where they say nothing, but for shell and http."""
-        return self.tools.get(tool, DEFAULT_TOOLS.get(tool, "allow"))
+        rule: Rule = self.tools.get(tool, DEFAULT_TOOLS.get(tool, "allow"))
+        return rule
 
 
 _LEAST = {
@@ -113,7 +114,7 @@ def load_settings(path: Path) -> Settings:
 def _line(fields: Any, name: str) -> tuple[int, int]:
     from fsagent.files.yamltext import position
 
-    return position(fields, name.split(".")[0])
+    return position(fields, name.split(".", maxsplit=1)[0])
 
 
 def _faults(settings: Settings) -> list[tuple[str, str]]:
@@ -132,7 +133,7 @@ def _faults(settings: Settings) -> list[tuple[str, str]]:
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         found.append(("timezone", f"{settings.timezone!r} is no time zone; write for instance Europe/Berlin"))
     try:
-        datetime.now().strftime(settings.time_format).encode()
+        datetime.now(UTC).strftime(settings.time_format).encode()
     except ValueError:
         found.append(("time_format", "is no strftime pattern"))
     for tool, rule in settings.tools.items():

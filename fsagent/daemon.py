@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import signal
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import count
 from types import FrameType
 
 from fsagent import __version__, recovery
@@ -20,19 +17,20 @@ from fsagent.config import Settings, load_settings
 from fsagent.errors import AlreadyRunningError, SettingsError
 from fsagent.files.fields import nearest
 from fsagent.files.locks import Timeout, lock
-from fsagent.home import WorkspaceHome, task_view
+from fsagent.home import WorkspaceHome
+from fsagent.intake import Intake
 from fsagent.lanes import Lanes
 from fsagent.pipeline import Admitted, Again, Pipeline
+from fsagent.reporter import Reporter
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.watcher import Watcher
-from fsagent.workspace.inbox import Arrival, Inbox, Scan
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
-from fsagent.workspace.runs import RunFolder, claim_dropped, dropped, new_run_id
+from fsagent.workspace.runs import RunFolder
 from fsagent.workspace.soul import Soul
-from fsagent.workspace.status import DAEMON_LOCK, Line, Snapshot, StatusBoard, limited, read_snapshot
-from fsagent.workspace.tasks import TaskBook, conflict_copies
+from fsagent.workspace.status import DAEMON_LOCK, Snapshot, StatusBoard, read_snapshot, render
+from fsagent.workspace.tasks import TaskBook
 
 ADMIT_AHEAD = 32
 STATUS_EVERY = 1.0
@@ -50,9 +48,7 @@ class Daemon:
     ``now`` is the wall clock, so that tests can step it. One thread calls everything here but ``stop`` and ``wake``.
     """
 
-    def __init__(
-        self, layout: Layout, listener: Listener | None = None, now: Callable[[], datetime] = utc_now
-    ) -> None:
+    def __init__(self, layout: Layout, listener: Listener | None = None, now: Callable[[], datetime] = utc_now) -> None:
         self.layout = layout
         self.now = now
         self._settings = load_settings(layout.settings)
@@ -60,17 +56,11 @@ class Daemon:
         self._lock = lock(layout.locks / DAEMON_LOCK, 0)
         self.journal = Journal(layout.journal, now, listener)
         self._woken: set[str] = set()
+        self._woken_lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._draining = threading.Event()
-        self._arrivals: deque[Arrival] = deque()
-        self._drops: deque[str] = deque()
-        self._drops_changed = True
-        self._retries: list[tuple[datetime, int, RunFolder]] = []
-        self._order = count()
-        self._scan = Scan([], [])
         self._next_scan = 0.0
-        self._rescan = 0.0
         self._next_status = 0.0
         self._status_due = True
 
@@ -82,18 +72,27 @@ class Daemon:
         except Timeout:
             snapshot = read_snapshot(self.layout)
             pid = snapshot.pid if snapshot else 0
-            raise AlreadyRunningError(f"a daemon runs on {self.layout.root} already (pid {pid or 'unknown'})", pid) from None
-        layout, self._since = self.layout, self.now()
+            raise AlreadyRunningError(
+                f"a daemon runs on {self.layout.root} already (pid {pid or 'unknown'})", pid
+            ) from None
+        layout = self.layout
         recovery.clear_temporary(layout)
         self._index = recovery.open_index(layout)
         self._soul = Soul(layout.soul, layout.locks / "soul.lock")
         self._book = TaskBook(layout)
-        self._inbox = Inbox(layout)
+        self._intake = Intake(layout, self.settings, self.journal)
         self._board = StatusBoard(layout)
+        self._reporter = Reporter(layout, self.settings, self._book, self._index, self._soul, self.now)
         self._tools = load_tools()
         runner = Runner(self._tools)
         home = WorkspaceHome(
-            self._soul, self._book, self._index, self.settings, self.now, self._status_words, self.wake
+            self._soul,
+            self._book,
+            self._index,
+            self.settings,
+            self.now,
+            lambda: render(self._snapshot(), alive=True).partition("\n\n")[2],
+            self.wake,
         )
         self._pipeline = Pipeline(
             layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now, self._stopping.is_set
@@ -109,10 +108,9 @@ class Daemon:
         self.journal.append("daemon started", pid=os.getpid(), version=__version__, workspace=str(layout.root))
         self._watcher.start()
         for folder in recovery.recover(layout, self._index):
-            self._retry_at(folder, datetime.fromtimestamp(0, UTC))
+            self._intake.again(folder, datetime.fromtimestamp(0, UTC))
         self._book.scan()
         self._clock.update(self.now())
-        self._drops.extend(dropped(layout))
         self._check_settings()
 
     def settings(self) -> Settings:
@@ -121,7 +119,8 @@ class Daemon:
 
     def wake(self, place: str = "") -> None:
         """Ask for a look at a place, soon. From any thread."""
-        self._woken.add(place)
+        with self._woken_lock:
+            self._woken.add(place)
         self._wake.set()
 
     def stop(self) -> None:
@@ -130,60 +129,57 @@ class Daemon:
         self._wake.set()
 
     def run(self) -> None:
-        """Beat until ``stop`` is called."""
+        """Beat until ``stop`` is called. A disk that fails for a while is told and waited for."""
         while not self._draining.is_set():
-            wait = self.beat()
+            try:
+                wait = self.beat()
+            except (OSError, sqlite3.Error) as error:
+                self._complain(error)
+                wait = RETRY_AFTER_TROUBLE
             self._wake.wait(wait)
             self._wake.clear()
 
     def run_once(self) -> None:
         """Do all that is due and waiting, then return; files that are still being written are waited for."""
-        while not self._draining.is_set():
+        looked_again = False
+        while not self._draining.is_set() and not self.layout.stop.exists():
             wait = self.beat()
-            if self.layout.stop.exists():
-                return
-            if self._lanes.waiting() or self._lanes.running() or self._scan.settling is not None or wait <= 0:
+            if self._lanes.waiting() or self._lanes.running() or self._intake.waiting() or self._intake.settling:
                 self._wake.wait(wait)
                 self._wake.clear()
-            elif not (self._arrivals or self._drops or dropped(self.layout)):
-                self.wake("inbox")  # one more look: what came in while the last command ran
-                self.beat()
-                if not (self._arrivals or self._drops or self._lanes.waiting() or self._lanes.running()):
-                    return
+                looked_again = False
+            elif looked_again and wait > 0:
+                return
+            else:
+                self.wake("inbox")
+                self.wake("drop")
+                looked_again = True
 
     def beat(self) -> float:
         """One turn: look where something may have changed, hand out what is due; gives the seconds until the next."""
-        woken, self._woken = self._woken, set()
-        now, monotonic = self.now(), time.monotonic()
-        paused = self.layout.stop.exists()
-        full = monotonic >= self._next_scan
+        with self._woken_lock:
+            woken, self._woken = self._woken, set()
+        now, paused = self.now(), self.layout.stop.exists()
+        full = time.monotonic() >= self._next_scan
         if full or "root" in woken:
             self._look_around()
         if full or woken & {"root", "tasks"}:
-            if self._book.scan() or "tasks" in woken:
-                self._status_due = True
+            self._status_due |= self._book.scan() or "tasks" in woken
             self._clock.update(now)
         handed_in = self._clock.handed_in
         due = None if paused else self._clock.tick(now)
-        if not self._arrivals and (full or woken & {"root", "inbox"} or monotonic >= self._rescan):
-            self._scan_inbox(now)
-        self._drops_changed |= full or "drop" in woken or self._clock.handed_in != handed_in
-        if self._drops_changed and not self._drops:
-            self._drops.extend(dropped(self.layout))
-            self._drops_changed = False
+        drops = full or "drop" in woken or self._clock.handed_in != handed_in
+        self._status_due |= self._intake.look(now, inbox=full or bool(woken & {"root", "inbox"}), drops=drops)
         if full:
             self._next_scan = time.monotonic() + self._settings.scan_interval
         if not paused:
             self._admit(now)
         self._tell(full)
         self._index.commit()
-        waits = [self._next_scan - time.monotonic()]
-        if not self._arrivals:
-            waits.append(self._rescan - time.monotonic())
+        admitting = not paused and self._lanes.waiting() < ADMIT_AHEAD
+        waits = [self._next_scan - time.monotonic(), self._intake.wait(self.now(), admitting=admitting)]
         if due is not None:
             waits.append(due)
-        if self._retries and not paused and self._lanes.waiting() < ADMIT_AHEAD:
-            waits.append((self._retries[0][0] - self.now()).total_seconds())
         if self._status_due:
             waits.append(self._next_status - time.monotonic())
         return max(0.0, min(waits))
@@ -235,24 +231,10 @@ class Daemon:
                 self.journal.append("settings", error=f"fsagent.yaml: tools: there is no tool {tool!r}"
                                     f"{nearest(tool, self._tools)}")  # fmt: skip
 
-    def _scan_inbox(self, now: datetime) -> None:
-        settings = self._settings
-        before = self._scan.lying
-        started = time.monotonic()
-        self._scan = self._inbox.scan(
-            now, started, settings.settle, settings.settle_renamed, settings.attachment_wait
-        )
-        self._arrivals.extend(self._scan.ready)
-        rests = [rest for rest in (self._scan.settling, self._scan.again) if rest is not None]
-        took = time.monotonic() - started
-        self._rescan = started + max(min(rests, default=settings.scan_interval), 4 * took, 0.01)
-        if self._scan.lying != before:
-            self._status_due = True
-
     def _admit(self, now: datetime) -> None:
         """Claim and understand what waits, a little ahead of what can run."""
         while not self._draining.is_set() and self._lanes.waiting() < ADMIT_AHEAD:
-            folder = self._next_folder(now)
+            folder = self._intake.take(now)
             if folder is None:
                 return
             self._status_due = True
@@ -264,51 +246,30 @@ class Daemon:
             if isinstance(admitted, Admitted):
                 self._lanes.put(admitted)
             elif isinstance(admitted, Again):
-                self._retry_at(folder, admitted.at)
-
-    def _next_folder(self, now: datetime) -> RunFolder | None:
-        """The next run to admit: what waited for another try, what came by the side door, what lies in the inbox."""
-        if self._retries and self._retries[0][0] <= now:
-            return heapq.heappop(self._retries)[2]
-        while self._drops:
-            folder = claim_dropped(self.layout, self._drops.popleft())
-            if folder:
-                return folder
-        while self._arrivals:
-            folder = self._claim(self._arrivals.popleft(), now)
-            if folder:
-                return folder
-        return None
-
-    def _claim(self, arrival: Arrival, now: datetime) -> RunFolder | None:
-        try:
-            return self._inbox.claim(arrival, new_run_id(now), now)
-        except OSError as error:
-            self.journal.append("error", command=f"inbox/{arrival.name}", error=str(error))
-            return None
+                self._intake.again(folder, admitted.at)
 
     def _work(self, run: Admitted) -> None:
         """Called by the lanes on their own threads."""
         try:
             again = self._pipeline.execute(run)
-        except Exception as error:  # around a thread's loop: a full disk, a damaged index; the run is kept
+        except Exception as error:  # noqa: BLE001  # around a thread's loop: a full disk, a damaged index …
             self._in_trouble(run.folder, error)
         else:
             if again:
-                self._retry_at(again.folder, again.at)
+                self._intake.again(again.folder, again.at)
                 self.wake()
 
     def _in_trouble(self, folder: RunFolder, error: Exception) -> None:
         """The disk did not take it: the run stays as it is and is gone on with later."""
         folder.close()
-        self._retry_at(folder, self.now() + timedelta(seconds=RETRY_AFTER_TROUBLE))
-        try:
-            self.journal.append("error", run=folder.run, error=str(error) or repr(error))
-        except OSError:
-            pass  # nothing can be written at all; the run itself will show it
+        self._intake.again(folder, self.now() + timedelta(seconds=RETRY_AFTER_TROUBLE))
+        self._complain(error, run=folder.run)
 
-    def _retry_at(self, folder: RunFolder, at: datetime) -> None:
-        heapq.heappush(self._retries, (at, next(self._order), RunFolder(folder.path)))
+    def _complain(self, error: Exception, run: str = "", command: str = "") -> None:
+        try:
+            self.journal.append("error", error=str(error) or repr(error), run=run, command=command)
+        except OSError:
+            pass  # nothing can be written at all; status and health will show it
 
     def _tell(self, full: bool) -> None:
         if not (full or self._status_due) or time.monotonic() < self._next_status:
@@ -318,58 +279,18 @@ class Daemon:
         try:
             self._board.write(self._snapshot())
         except OSError as error:
-            self.journal.append("error", error=f"status.md: {error}")
-
-    def _status_words(self) -> str:
-        from fsagent.workspace.status import render
-
-        return render(self._snapshot(), alive=True).partition("\n\n")[2]
+            self._complain(error, command="status.md")
 
     def _snapshot(self) -> Snapshot:
-        local, settings = self._settings.local, self._settings
-        running = [Line(run.envelope.path or run.envelope.name, run.folder.run) for run in self._lanes.running()]
-        views = [task_view(task, self._book, None, settings, self.now()) for task in self._book.tasks()[:200]]
-        upcoming = sorted((view for view in views if view.next), key=lambda view: (view.next, view.name))
-        oldest = min((arrival.identity[3] for arrival in list(self._arrivals)[:1]), default=None)
-        last = [
-            Line(run.command, f"{run.status}, {local(run.finished or run.started):%Y-%m-%d %H:%M}"
-                 + (f" → {run.result}" if run.result else "") + (f": {run.error}" if run.error else ""))
-            for run in self._index.recent(10) if run.started
-        ]  # fmt: skip
-        return Snapshot(
-            pid=os.getpid(),
-            version=__version__,
-            since=local(self._since),
-            beat=self.now(),
-            interval=float(settings.scan_interval),
-            paused=self.layout.stop.exists(),
-            running=tuple(running),
-            waiting=len(self._arrivals) + len(self._drops) + self._lanes.waiting(),
-            waiting_since=datetime.fromtimestamp(oldest / 1e9, UTC) if oldest else None,
-            lying=limited((Line(each.name, each.why) for each in self._scan.lying), 20, lambda n: f"and {n} more"),
-            retries=limited(
-                (Line(folder.run, f"at {local(at):%Y-%m-%d %H:%M:%S}") for at, _, folder in sorted(self._retries)),
-                10, lambda n: f"and {n} more",
-            ),
-            upcoming=limited((Line(view.name, view.rule) for view in upcoming), 10, lambda n: f"and {n} more tasks"),
-            last=tuple(last),
-            trouble=tuple(self._trouble()),
-        )  # fmt: skip
-
-    def _trouble(self) -> list[str]:
-        """What a person should look at."""
-        found = [str(error) for error in self._book.broken().values()]
-        if self._settings_fault:
-            found.insert(0, f"{self._settings_fault} (the settings before stay in force)")
-        why = self._soul.read()[1]
-        if why:
-            found.append(why)
-        found += [f"{place}/ is not watched ({error}); it is looked at every {self._settings.scan_interval:g}s"
-                  for place, error in self._watcher.trouble.items()]  # fmt: skip
-        found += [f"tasks/{name} is a sync conflict copy; it is never run" for name in conflict_copies(self.layout.tasks)]
-        found += [f"{name} is a sync conflict copy of the soul; it is never read"
-                  for name in conflict_copies(self.layout.root) if name.startswith("soul")]  # fmt: skip
-        return found
+        return self._reporter.snapshot(
+            lying=self._intake.lying,
+            running=self._lanes.running(),
+            waiting=self._intake.waiting() + self._lanes.waiting(),
+            waiting_since=self._intake.waiting_since(),
+            retries=self._intake.retries(),
+            settings_fault=str(self._settings_fault or ""),
+            unwatched=self._watcher.trouble,
+        )
 
 
 def run_daemon(layout: Layout, listener: Listener, *, once: bool = False) -> int:

@@ -18,8 +18,8 @@ from fsagent.model import Fault
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.workspace.commands import read_command
-from fsagent.workspace.index import Index
 from fsagent.workspace.inbox import Inbox
+from fsagent.workspace.index import Index
 from fsagent.workspace.journal import read_records
 from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout
 from fsagent.workspace.runs import Envelope, RunFolder
@@ -68,7 +68,7 @@ def _places(layout: Layout) -> Iterator[Fault]:
     for name, path in folders:
         if not path.exists():
             yield Fault(f"{name}/", "is missing; 'fsagent init' or the daemon makes it again")
-        elif not path.is_dir() or path.is_symlink() and not _same_device(path, layout.root):
+        elif not path.is_dir() or (path.is_symlink() and not _same_device(path, layout.root)):
             yield Fault(f"{name}/", "must be a folder on the same file system as the workspace")
         elif not os.access(path, os.W_OK | os.X_OK):
             yield Fault(f"{name}/", "cannot be written by this user")
@@ -94,7 +94,9 @@ def _tasks(layout: Layout, runner: Runner) -> tuple[int, list[Fault]]:
     faults = [fault for error in book.broken().values() for fault in error.faults]
     for task in book.tasks():
         faults += [Fault(task.path, why, line, 0, "steps") for line, why in runner.faults(task.steps)]
-    faults += [Fault(f"tasks/{name}", "is a sync conflict copy; it is never run") for name in conflict_copies(layout.tasks)]
+    faults += [
+        Fault(f"tasks/{name}", "is a sync conflict copy; it is never run") for name in conflict_copies(layout.tasks)
+    ]
     return len(book.tasks()) + len(book.broken()), faults
 
 
@@ -147,9 +149,13 @@ def _runs(layout: Layout) -> tuple[int, list[Fault]]:
                 if not folder.result.exists() or not folder.command.exists():
                     faults.append(Fault(where, "is settled but has no result.md or command.md"))
                 if index and index.get(name) != summary:
-                    faults.append(Fault(where, "differs from the index; the daemon lists it anew if the index is removed"))
+                    faults.append(
+                        Fault(where, "differs from the index; the daemon lists it anew if the index is removed")
+                    )
     except sqlite3.DatabaseError as error:
-        faults.append(Fault(".fsagent/index.sqlite3", f"cannot be read ({error}); remove it, the daemon builds it anew"))
+        faults.append(
+            Fault(".fsagent/index.sqlite3", f"cannot be read ({error}); remove it, the daemon builds it anew")
+        )
     finally:
         if index:
             index.close()

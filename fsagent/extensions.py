@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 
 @cache
 def installed(group: str) -> dict[str, EntryPoint]:
     """The entry points of a group by name; nothing is loaded."""
-    return {point.name: point for point in sorted(_all().select(group=group), key=lambda point: point.name)}
-
-
-@cache
-def _all() -> EntryPoints:
-    return entry_points()
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}

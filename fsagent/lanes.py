@@ -70,9 +70,7 @@ class Lanes:
     def wait_idle(self, seconds: float) -> bool:
         """Wait until nothing waits or runs; False if that takes longer."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: not (self._waiting or self._quick_queue or self._running), seconds
-            )
+            return self._changed.wait_for(lambda: not (self._waiting or self._quick_queue or self._running), seconds)
 
     def _dispatch(self) -> None:
         """Begin what may begin now, in the order of arrival. Called with the lock held."""

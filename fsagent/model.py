@@ -85,7 +85,7 @@ class Turn(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """One request, understood. ``name`` is its relative name (``taxes/1.md``), the same in inbox, outbox and archive."""
+    """One request, understood. ``name`` is its relative name (``taxes/1.md``), in every place alike."""
 
     name: str
     body: str

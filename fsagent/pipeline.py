@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from fsagent import repeats
 from fsagent.config import Settings
 from fsagent.engines import engine_names, load_engine
 from fsagent.engines.base import Engine, Request
@@ -39,7 +40,6 @@ from fsagent.workspace.soul import Soul
 
 MAX_CRASHES = 2
 MAX_RETRY_WAIT = 3600.0
-SUPERSEDED_WITHIN = timedelta(minutes=10)
 
 
 class Admitted(Struct, frozen=True):
@@ -99,9 +99,6 @@ class Pipeline:
             if not discard_empty(folder):
                 self._journal.append("damaged", run=folder.run, error="has no envelope; see fsagent doctor")
             return None
-        if any(event["event"] == "finished" for event in events):
-            self.complete(folder, envelope, events)
-            return None
         waiting = _retry_at(events)
         now = self._now()
         if waiting and waiting > now:
@@ -119,12 +116,12 @@ class Pipeline:
             return None
         except (OSError, sqlite3.Error):
             raise
-        except Exception as error:  # around one command: whatever is in its file, it hurts only itself
+        except Exception as error:  # noqa: BLE001  # around one command: it hurts only itself
             self._end(folder, envelope, None, attempt + 1, self._internal(folder, error), "")
             return None
 
     def execute(self, admitted: Admitted) -> Again | None:
-        """Run an admitted command to its end, or to a pause: a retry later, or a stop of the daemon (None, unsettled)."""
+        """Run an admitted command to its end, or to a pause: a retry later, or (None) a stop of the daemon."""
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
         try:
             engine = self._engine(command)
@@ -135,7 +132,7 @@ class Pipeline:
             folder.record("stopped")
             folder.close()
             return None
-        except Exception as error:  # around one command: whatever an engine or a tool does, it hurts only this run
+        except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
             return self._retry(folder, envelope, admitted.attempt, ending.step.error)
@@ -161,7 +158,7 @@ class Pipeline:
     def _understand(self, folder: RunFolder, envelope: Envelope, attempt: int) -> Admitted | None:
         settings = self._settings()
         raw = folder.raw()
-        earlier = self._earlier_of_this_file(folder, envelope)
+        earlier = repeats.delivered_before(self._layout, self._index, envelope)
         if earlier:
             self._set_aside(folder, envelope, earlier)
             return None
@@ -170,56 +167,20 @@ class Pipeline:
         faults = [Fault(file, error, line, 0, "steps") for line, error in self._runner.faults(command.steps)]
         if command.engine not in ("", *self._engine_names):
             known = self._engine_names
-            why = f"there is no engine {command.engine!r}{nearest(command.engine, known)}; there are: {', '.join(known)}"
+            why = (
+                f"there is no engine {command.engine!r}{nearest(command.engine, known)}; there are: {', '.join(known)}"
+            )
             faults.append(Fault(file, why, 0, 0, "engine"))
         for name in command.attachments:
             if not (folder.attachments / name).exists():
                 faults.append(Fault(file, f"{name!r} did not arrive beside the command", 0, 0, "attachments"))
-        faults += self._taken_id(folder, command, file)
-        faults += self._superseded(folder, envelope, raw, file)
+        faults += repeats.taken_id(self._layout, self._index, envelope, command)
+        faults += repeats.superseded(self._layout, self._index, envelope, raw)
         if faults:
             raise DocumentError(faults)
         folder.record("understood", id=command.id, thread=command.thread)
         self._list(folder, envelope, is_open=True)
         return Admitted(folder, envelope, command, attempt, self._runner.is_slow(command.steps))
-
-    def _earlier_of_this_file(self, folder: RunFolder, envelope: Envelope) -> Run | None:
-        """The run of the very same file (name, content, time), unless a person moved that file back."""
-        for run in self._index.by_key(envelope.key):
-            if run.run != folder.run and self._still_lies(run):
-                return run
-        return None
-
-    def _taken_id(self, folder: RunFolder, command: Command, file: str) -> list[Fault]:
-        for run in self._index.by_id(command.id):
-            if run.run != folder.run and (run.status == "done" or not run.settled or self._still_lies(run)):
-                result = f"; its result is {run.result}" if run.result else ""
-                return [Fault(file, f"{command.id!r} was run already, as run {run.run}{result}", 0, 0, "id")]
-        return []
-
-    def _superseded(self, folder: RunFolder, envelope: Envelope, raw: bytes, file: str) -> list[Fault]:
-        """A file saved again with more text, minutes after its first save was taken for the whole command."""
-        if envelope.trigger != "inbox":
-            return []
-        run = self._index.last_of(envelope.name)
-        if run is None or run.run == folder.run or run.started is None:
-            return []
-        if envelope.time - run.started > SUPERSEDED_WITHIN or not self._still_lies(run):
-            return []
-        try:
-            before = RunFolder(self._layout.runs / run.run).raw().rstrip()
-        except OSError:
-            return []
-        if len(raw.rstrip()) <= len(before) or not raw.startswith(before):
-            return []
-        why = (
-            f"looks like a later save of the command that ran as {run.run}; it was not run twice. To run this text too, "
-            "drop it under another name. While you write over some minutes, say draft: true at the top"
-        )
-        return [Fault(file, why)]
-
-    def _still_lies(self, run: Run) -> bool:
-        return bool(run.settled) and os.path.lexists(self._layout.root / run.settled)
 
     def _set_aside(self, folder: RunFolder, envelope: Envelope, earlier: Run) -> None:
         """A sync client delivered again what was settled already: it is kept, told, and not run."""
@@ -285,7 +246,12 @@ class Pipeline:
         return Again(folder, at)
 
     def _end(
-        self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending,
+        self,
+        folder: RunFolder,
+        envelope: Envelope,
+        command: Command | None,
+        attempts: int,
+        ending: Ending,
         engine: str,
     ) -> None:
         """Record how the run ended, durably, then publish and settle."""
@@ -333,7 +299,7 @@ class Pipeline:
 
 
 def _is_news(envelope: Envelope, step: Step) -> bool:
-    """Whether a result lands in outbox/: always for what a person dropped; for tasks where there is something to say."""
+    """Whether a result lands in outbox/: what a person dropped always does, a task where it has something to say."""
     if envelope.report != "auto":
         return envelope.report == "always" or step.status == "waiting"
     return step.status != "done" or (not step.quiet and bool(step.answer))

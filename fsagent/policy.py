@@ -37,7 +37,11 @@ def decide(tool: str, subject: str, rule_of: Callable[[str], Rule]) -> Verdict:
     else:
         pattern = next((pattern for pattern in rule if fnmatchcase(subject, pattern)), None)
         decision = rule[pattern] if pattern is not None else "deny"
-        by = f"tools: {tool}: {pattern!r}: {decision}" if pattern is not None else f"no pattern of {tool} fits {subject!r}"
+        by = (
+            f"tools: {tool}: {pattern!r}: {decision}"
+            if pattern is not None
+            else f"no pattern of {tool} fits {subject!r}"
+        )
     if decision == "allow":
         return Verdict("allow")
     if decision == "ask":

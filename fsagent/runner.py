@@ -84,7 +84,7 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
             unknown = None
         elif kind == "turn" and step is not None:
             turns.append(Turn(step, tuple(results)))
-            step = None
+            step, results = None, []
         elif kind == "retry":
             if step is None and turns and not turns[-1].results[-1].ok:
                 turns.pop()
@@ -197,8 +197,8 @@ class Runner:
             return [happened]
         return Step(
             status="interrupted",
-            error=f"the daemon was ended while {call.tool} was under way ({tool.subject(args)}); it may have happened or "
-            "not, so it was not repeated. To run the command again, move it back to inbox/",
+            error=f"the daemon was ended while {call.tool} was under way ({tool.subject(args)}); it may have happened "
+            "or not, so it was not repeated. To run the command again, move it back to inbox/",
         )
 
     def _args(self, call: ToolCall) -> tuple[Tool[Any], Any]:
@@ -210,7 +210,9 @@ class Runner:
         args = {tool.main if name == "" else name: value for name, value in call.args.items()}
         for name in args:
             if name not in names:
-                raise ToolError(f"{call.tool} has no argument {name!r}{nearest(name, names)}; it takes {', '.join(names)}")
+                raise ToolError(
+                    f"{call.tool} has no argument {name!r}{nearest(name, names)}; it takes {', '.join(names)}"
+                )
         try:
             return tool, msgspec.convert(args, tool.args, strict=False)
         except msgspec.ValidationError as error:

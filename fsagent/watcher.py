@@ -1,4 +1,4 @@
-"""Hints from the file system, by watchdog: something moved in a place, look again. Losing all of them costs latency only.
+"""Hints from the file system, by watchdog: something moved in a place, look again. Losing them costs latency only.
 
 Only places where something can arrive are watched; the archive and the runs may hold a hundred thousand folders.
 """

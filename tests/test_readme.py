@@ -318,7 +318,7 @@ def test_the_tree_shows_every_place() -> None:
 def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None:
     """What init writes shows the same defaults: every setting that is commented out, taken as it stands."""
     layout, _ = init_workspace(tmp_path / "ws")
-    lines = re.findall(r"^(?:# )?(\w+): (.*?)(?:\s+#.*)?$", layout.settings.read_text(), re.MULTILINE)
+    lines = re.findall(r"^(?:# )?(\w+):(?: (.*?))?(?:\s+#.*)?$", layout.settings.read_text(), re.MULTILINE)
     shown = {name: value for name, value in lines if name in Settings.__struct_fields__}
     stated = {code(row[0])[0]: code(row[1])[0] for row in table("settings")}
     assert list(shown) == list(stated)
@@ -352,6 +352,7 @@ def test_what_the_page_and_the_code_point_to_exists() -> None:
     heads = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
     assert set(re.findall(r"see README, '(.+?)'", refusal("x"))) <= set(heads)
     assert {"Exit codes", "Not promised", "Steps"} <= set(heads)
+    assert ("set `model:`" in refusal("x")) == ("Until then the setting `model:`" in TEXT)
 
 
 def test_the_promises_are_numbered_and_each_names_its_proof() -> None:

@@ -100,22 +100,25 @@ def _filled(call: ToolCall, request: Request, turns: Sequence[Turn]) -> ToolCall
         return value
 
     args = dict(call.args)
-    if call.tool == "shell":
-        _guard_command_line(args, value_of)
-    return msgspec.structs.replace(call, args=fill(args))
+    filled = _filled_command_line(args, value_of) if call.tool == "shell" else {}
+    return msgspec.structs.replace(call, args=fill(args) | filled)
 
 
-def _guard_command_line(args: dict[str, Any], value_of: Callable[[re.Match[str]], str]) -> None:
+def _filled_command_line(args: dict[str, Any], value_of: Callable[[re.Match[str]], str]) -> dict[str, Any]:
+    """Take a command line with templates out of ``args`` and give its words; empty where there is nothing to fill."""
     key = "" if "" in args else "command"
     line = args.get(key)
     if not isinstance(line, str) or not _TEMPLATE.search(line):
-        return
+        return {}
     if str(args.get("shell", "false")).lower() in ("false", "no", "off", "0", ""):
         words = shlex.split(_TEMPLATE.sub(lambda match: "{{" + match[1] + "}}", line))
-        args["command"] = [_TEMPLATE.sub(value_of, word) for word in words]
-        args.pop("", None)
-    elif any(match[1] not in ("now", "date", "time") for match in _TEMPLATE.finditer(line)):
-        raise ValueError("a shell line takes no {{ … }} but the time, for it would be run; hand the text over as stdin:")
+        del args[key]
+        return {"command": [_TEMPLATE.sub(value_of, word) for word in words]}
+    if any(match[1] not in ("now", "date", "time") for match in _TEMPLATE.finditer(line)):
+        raise ValueError(
+            "a shell line takes no {{ … }} but the time, for it would be run; hand the text over as stdin:"
+        )
+    return {}
 
 
 def _value(name: str, request: Request, turns: Sequence[Turn]) -> str:

@@ -31,7 +31,7 @@ class _Group(click.Group):
             click.echo(f"fsagent: {error}", err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
-            sys.stdout = None  # type: ignore[assignment]  # whoever read our output has left; nothing to flush to
+            sys.stdout = None  # whoever read our output has left; nothing to flush to
             context.exit(1)
         except OSError as error:
             click.echo(f"fsagent: {error.filename or ''}: {error.strerror or error}".replace(" : ", " "), err=True)
@@ -80,7 +80,7 @@ def run(root: Path, once: bool, make: bool, sample: bool) -> None:
 
     def tell(record: dict[str, Any]) -> None:
         try:
-            print(journal_line(record), flush=True)
+            click.echo(journal_line(record))
         except (OSError, ValueError, UnicodeEncodeError):
             pass  # a screen that is gone stops no daemon; the journal has it all
 

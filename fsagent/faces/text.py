@@ -43,7 +43,8 @@ def status_text(view: StatusView) -> str:
 
     head = f"workspace {view.workspace}"
     if view.snapshot is None:
-        return f"{head}\nNo daemon ever ran here; start one: fsagent run {view.workspace}\n{_waiting(view.waiting)}".strip()
+        never = f"No daemon ever ran here; start one: fsagent run {view.workspace}"
+        return f"{head}\n{never}\n{_waiting(view.waiting)}".strip()
     snapshot = msgspec.structs.replace(view.snapshot, paused=view.paused, waiting=view.waiting)
     return f"{head}\n\n{render(snapshot, alive=view.alive)}".strip()
 
@@ -91,11 +92,15 @@ def run_text(view: RunView) -> str:
 def _step(event: dict[str, Any]) -> str:
     kind = event["event"]
     if kind == "step":
-        calls = [f"{call['tool']} {msgspec.json.encode(call.get('args', {})).decode()}" for call in event["step"]["calls"]]
+        calls = [
+            f"{call['tool']} {msgspec.json.encode(call.get('args', {})).decode()}" for call in event["step"]["calls"]
+        ]
         return "\n".join(calls)
     if kind == "result":
         result = event["result"]
-        return "  → " + (f"failed: {result['error']}" if result.get("error") else result.get("text", "")).replace("\n", "\n    ")
+        return "  → " + (f"failed: {result['error']}" if result.get("error") else result.get("text", "")).replace(
+            "\n", "\n    "
+        )
     if kind == "retry":
         return f"to be tried again at {event['at']}: {event.get('error', '')}"
     if kind == "attempt" and event.get("n", 1) > 1:
@@ -117,4 +122,6 @@ def _indent(text: str) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

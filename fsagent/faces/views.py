@@ -16,8 +16,8 @@ from fsagent.config import Settings, load_settings
 from fsagent.errors import FsagentError, SettingsError
 from fsagent.files.fields import nearest
 from fsagent.model import Run
-from fsagent.workspace.index import Index
 from fsagent.workspace.inbox import Inbox
+from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder, dropped
 from fsagent.workspace.status import Snapshot, daemon_runs, read_snapshot
@@ -155,7 +155,9 @@ def _find(layout: Layout, wanted: str) -> str:
         return names[0]
     if names:
         raise FsagentError(f"{wanted!r} fits {len(names)} runs, for instance {names[0]} and {names[1]}")
-    raise FsagentError(f"there is no run {wanted!r}{nearest(wanted, os.listdir(layout.runs)[-200:])}; see 'fsagent runs'")
+    raise FsagentError(
+        f"there is no run {wanted!r}{nearest(wanted, os.listdir(layout.runs)[-200:])}; see 'fsagent runs'"
+    )
 
 
 @contextmanager
@@ -169,7 +171,9 @@ def _index(layout: Layout) -> Iterator[Index | None]:
     try:
         yield index
     except sqlite3.DatabaseError as error:
-        raise FsagentError(f"the list of runs cannot be read ({error}); the daemon builds it anew at its start") from error
+        raise FsagentError(
+            f"the list of runs cannot be read ({error}); the daemon builds it anew at its start"
+        ) from error
     finally:
         index.close()
 

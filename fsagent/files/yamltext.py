@@ -66,9 +66,9 @@ class _BoundedComposer(Composer):
             raise MarkedYAMLError(problem="anchors and aliases", problem_mark=event.start_mark)
         if getattr(event, "ctag", None) is not None and str(event.ctag) not in ("None", "!"):
             raise MarkedYAMLError(problem="tags", problem_mark=event.start_mark)
-        if isinstance(event, MappingStartEvent) and parent is not None and index is None and event.flow_style:
-            if parent.id == "mapping":
-                raise MarkedYAMLError(problem="a mapping as key", problem_mark=event.start_mark)
+        is_key = parent is not None and parent.id == "mapping" and index is None
+        if is_key and isinstance(event, MappingStartEvent) and event.flow_style:
+            raise MarkedYAMLError(problem="a mapping as key", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
@@ -191,7 +191,7 @@ def dump_mapping(data: Mapping[str, Any]) -> str:
     yaml = _Yaml(typ="safe")
     yaml.Representer = _QuotingRepresenter
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types its default only
     yaml.width = 4096
     out = io.StringIO()
     yaml.dump(dict(data), out)
@@ -242,7 +242,10 @@ def _opens_flow(text: str) -> bool:
 
 
 _ADVICE = (
-    ("anchors and aliases", "anchors (&) and aliases (*) are not used here; write the value out, in quotes if it is text"),
+    (
+        "anchors and aliases",
+        "anchors (&) and aliases (*) are not used here; write the value out, in quotes if it is text",
+    ),
     ("tags", "tags (!) are not used here; put the value in quotes"),
     ("a mapping as key", "put a value that starts with {{ in quotes"),
     ("maximum depth", f"lists and maps may nest at most {MAX_DEPTH} deep"),

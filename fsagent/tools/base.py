@@ -80,7 +80,7 @@ class Home(Protocol):
 
 
 class Context(Struct, frozen=True, kw_only=True):
-    """Where a tool call happens. ``now`` gives the moment in the workspace's time zone; ``seconds_left`` what the run has.
+    """Where a tool call happens. ``now`` is in the workspace's time zone; ``seconds_left`` is what the run has.
 
     ``stopping`` is True once the daemon wants to end: long calls should look at it.
     """
@@ -132,6 +132,6 @@ class Tool(ABC, Generic[A]):
         """What to record with the intent, so that ``happened`` can tell after a crash."""
         return None
 
-    def happened(self, args: A, context: Context, before: dict[str, Any]) -> ToolResult | None | Literal[False]:
+    def happened(self, args: A, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
         """After a crash: the result if the call took place, False if it did not, None if nobody can know."""
         return None

@@ -88,7 +88,9 @@ def read_steps(document: Document) -> tuple[ToolCall, ...]:
     """
     node = document.fields["steps"]
     if not isinstance(node, CommentedSeq):
-        raise DocumentError([_at(document, "steps", "must be a list of lines like '- append: {path: log.txt, text: hi}'")])
+        raise DocumentError(
+            [_at(document, "steps", "must be a list of lines like '- append: {path: log.txt, text: hi}'")]
+        )
     if len(node) > MAX_STEPS:
         raise DocumentError([_at(document, "steps", f"has more than {MAX_STEPS} steps")])
     calls, faults = [], list[Fault]()

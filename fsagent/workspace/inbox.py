@@ -64,8 +64,10 @@ class Inbox:
         self._seen: dict[str, tuple[tuple[int, int, int, int], float]] = {}
         self._peeked: dict[str, tuple[tuple[int, int, int, int], CommandFields | None]] = {}
 
-    def scan(self, now: datetime, monotonic: float, settle: float, settle_renamed: float, attachment_wait: float) -> Scan:
-        """Look at every file. ``settle`` is how long a file must be quiet, ``settle_renamed`` the same for one moved in.
+    def scan(
+        self, now: datetime, monotonic: float, settle: float, settle_renamed: float, attachment_wait: float
+    ) -> Scan:
+        """Look at every file. ``settle`` is how long a file must be quiet, ``settle_renamed`` one moved in.
 
         ``now`` is aware; ``monotonic`` a clock that never jumps, for files whose times lie in the future.
         """
@@ -112,7 +114,9 @@ class Inbox:
                 why = "is a sync conflict copy; it is never run" if conflict_of(path.name) else _OTHER
                 lying.append(Lying(readable(os.path.relpath(path, self._layout.inbox)), why))
         self._peeked = {name: value for name, value in self._peeked.items() if name in seen}
-        return Scan(arrivals, sorted(lying, key=lambda each: each.name), min(settling, default=None), min(again, default=None))
+        return Scan(
+            arrivals, sorted(lying, key=lambda each: each.name), min(settling, default=None), min(again, default=None)
+        )
 
     def claim(self, arrival: Arrival, run: str, now: datetime) -> RunFolder | None:
         """Take possession by rename into the run's new folder; None if the file changed, is written to, or is gone."""
@@ -172,7 +176,8 @@ class Inbox:
             rest = (fields.not_before.at(written) - now).total_seconds()
             if rest > 0:
                 return _Held(wait=rest, why=f"waits until {fields.not_before} (not_before)")
-        found, missing = [], []
+        found: list[Path] = []
+        missing: list[Path] = []
         for name in fields.attachments:
             path = arrival.path.parent / name
             status = others.get(path)
@@ -204,7 +209,7 @@ _OTHER = "is no command (.md, .markdown or .txt) and no command names it as an a
 
 
 class _Held(Struct, frozen=True):
-    """Whether a complete command may run: ``wait`` None means yes, 0 until it changes, else seconds to the next look."""
+    """Whether a complete command may run: ``wait`` None means yes, 0 until it changes, else seconds to wait."""
 
     attachments: tuple[str, ...] = ()
     found: tuple[Path, ...] = ()
@@ -269,7 +274,7 @@ def _unquiet(status: os.stat_result, now: datetime, watched: float, settle: floa
 
 
 def _is_written(fd: int) -> bool:
-    """True if somebody holds the file open for writing; False too where the system cannot tell (the settle time must do).
+    """True if somebody holds the file open for writing; False where the system cannot tell: the settle time must do.
 
     A read lease is refused then (fcntl(2)); it is given back at once.
     """

@@ -53,7 +53,7 @@ class Index:
 
     def put(self, run: Run, *, key: str, is_open: bool) -> None:
         """Add or replace a run; ``key`` is its envelope's."""
-        at = (run.started or run.slot or run.finished)
+        at = run.started or run.slot or run.finished
         row = (run.run, at.timestamp() if at else 0.0, is_open, run.status, run.command, run.task, run.id, key,
                msgspec.json.encode(run))  # fmt: skip
         with self._lock:
@@ -83,17 +83,18 @@ class Index:
             values.append(since.timestamp())
         return self._select(f"WHERE {' AND '.join(where)} ORDER BY at DESC, run DESC LIMIT ?", (*values, limit))
 
-    def by_id(self, id: str) -> list[Run]:
+    def by_id(self, command_id: str) -> list[Run]:
         """The runs of commands with this id, newest first."""
-        return self._select("WHERE id = ? AND id != '' ORDER BY at DESC", (id,))
+        return self._select("WHERE id = ? AND id != '' ORDER BY at DESC", (command_id,))
 
     def by_key(self, key: str) -> list[Run]:
         """The runs of this very file (name, content, time), newest first."""
         return self._select("WHERE key = ? AND key != '' ORDER BY at DESC", (key,))
 
-    def last_of(self, command: str) -> Run | None:
-        """The newest run of a command of this name."""
-        return next(iter(self._select("WHERE command = ? ORDER BY at DESC LIMIT 1", (command,))), None)
+    def last_of(self, command: str, *, but: str) -> Run | None:
+        """The newest run of a command of this name, other than the run ``but``."""
+        where = "WHERE command = ? AND run != ? ORDER BY at DESC LIMIT 1"
+        return next(iter(self._select(where, (command, but))), None)
 
     def open_runs(self) -> list[str]:
         """The runs that are not settled."""

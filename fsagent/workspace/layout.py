@@ -80,9 +80,7 @@ class Layout:
 
     def tools_root(self) -> SafeRoot:
         """The door for tools: the root, without its reserved places."""
-        return SafeRoot(
-            self.root, RESERVED_WRITE, RESERVED_READ, readable=(".fsagent/runs/*/attachments",)
-        )
+        return SafeRoot(self.root, RESERVED_WRITE, RESERVED_READ, readable=(".fsagent/runs/*/attachments",))
 
 
 def readable(name: str) -> str:
@@ -99,7 +97,9 @@ def open_workspace(root: Path) -> Layout:
     try:
         marker = msgspec.json.decode(layout.marker.read_bytes(), type=dict[str, object])
     except FileNotFoundError:
-        raise WorkspaceError(f"{root} is not a workspace (no .fsagent/workspace.json); make one: fsagent init {root}") from None
+        raise WorkspaceError(
+            f"{root} is not a workspace (no .fsagent/workspace.json); make one: fsagent init {root}"
+        ) from None
     except NotADirectoryError:
         raise WorkspaceError(f"{root} is not a folder") from None
     except (msgspec.DecodeError, UnicodeDecodeError):

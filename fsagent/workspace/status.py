@@ -6,7 +6,7 @@ life; ``status.md`` only when something in it changed, so that it does not trave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
@@ -112,12 +112,11 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def limited(lines: Iterable[Line], most: int, rest: Callable[[int], str]) -> tuple[Line, ...]:
-    """At most ``most`` lines; where there are more, the last one tells how many."""
+def limited(lines: Iterable[Line], most: int, words: str, unseen: int = 0) -> tuple[Line, ...]:
+    """At most ``most`` lines; where there are more, ``unseen`` ones among them, the last line tells how many."""
     every = list(lines)
-    if len(every) <= most:
-        return tuple(every)
-    return (*every[:most], Line("…", rest(len(every) - most)))
+    rest = max(0, len(every) - most) + unseen
+    return (*every[:most], *([Line("…", words.format(rest))] if rest else []))
 
 
 def _one_line(text: str) -> str:

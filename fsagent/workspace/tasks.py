@@ -32,7 +32,7 @@ from fsagent.workspace.runs import Envelope, drop
 
 LEAST_PERIOD = 1.0
 _LATER = "comes with a later version; for now write 'every: 1d' or another duration"
-_NOT_YET = {name: _LATER for name in ("cron", "at", "on", "once", "from", "until", "when", "missed", "overlap")}
+_NOT_YET = dict.fromkeys(("cron", "at", "on", "once", "from", "until", "when", "missed", "overlap"), _LATER)
 
 
 class TaskFields(Struct, frozen=True):
@@ -174,7 +174,8 @@ class TaskBook:
             fields["timeout"] = format_duration(task.timeout)
         if task.steps:
             fields["steps"] = [
-                {call.tool: call.args.get("", call.args)} | ({"on_error": "continue"} if call.on_error != "stop" else {})
+                {call.tool: call.args.get("", call.args)}
+                | ({"on_error": "continue"} if call.on_error != "stop" else {})
                 for call in task.steps
             ]
         name = f"{task.name}/{(slot or now).astimezone(now.tzinfo):%Y-%m-%d-%H%M%S}.md"

@@ -1,0 +1,112 @@
+"""The intake: what waits to be admitted, from the side door, from the inbox, and for another try."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import count
+
+from fsagent.config import Settings
+from fsagent.workspace.inbox import Arrival, Inbox, Lying, Scan
+from fsagent.workspace.journal import Journal
+from fsagent.workspace.layout import Layout
+from fsagent.workspace.runs import RunFolder, claim_dropped, dropped, new_run_id
+
+
+class Intake:
+    """Finds commands and takes possession of them, one at a time and in order.
+
+    A place is looked at again only once all that was found there has been taken, so a burst of any size costs one look.
+    Used by one thread, but for ``again``.
+    """
+
+    def __init__(self, layout: Layout, settings: Callable[[], Settings], journal: Journal) -> None:
+        self._layout, self._settings, self._journal = layout, settings, journal
+        self._inbox = Inbox(layout)
+        self._arrivals: deque[Arrival] = deque()
+        self._drops: deque[str] = deque()
+        self._drops_changed = True
+        self._retries: list[tuple[datetime, int, RunFolder]] = []
+        self._retries_lock = threading.Lock()
+        self._order = count()
+        self._scan = Scan([], [])
+        self._rescan = 0.0
+
+    def look(self, now: datetime, *, inbox: bool, drops: bool) -> bool:
+        """Look at the places where something may have changed; True if other files lie in the inbox than before."""
+        self._drops_changed |= drops
+        if self._drops_changed and not self._drops:
+            self._drops.extend(dropped(self._layout))
+            self._drops_changed = False
+        if self._arrivals or not (inbox or time.monotonic() >= self._rescan):
+            return False
+        settings, lying, started = self._settings(), self._scan.lying, time.monotonic()
+        self._scan = self._inbox.scan(now, started, settings.settle, settings.settle_renamed, settings.attachment_wait)
+        self._arrivals.extend(self._scan.ready)
+        took = time.monotonic() - started
+        rests = [rest for rest in (self._scan.settling, self._scan.again) if rest is not None]
+        self._rescan = started + max(min(rests, default=settings.scan_interval), 4 * took, 0.01)
+        return self._scan.lying != lying
+
+    def take(self, now: datetime) -> RunFolder | None:
+        """Possession of the next command: first what is due for another try, then the side door, then the inbox."""
+        with self._retries_lock:
+            if self._retries and self._retries[0][0] <= now:
+                return heapq.heappop(self._retries)[2]
+        while self._drops:
+            folder = claim_dropped(self._layout, self._drops.popleft())
+            if folder:
+                return folder
+        while self._arrivals:
+            arrival = self._arrivals.popleft()
+            try:
+                folder = self._inbox.claim(arrival, new_run_id(now), now)
+            except OSError as error:
+                self._journal.append("error", command=f"inbox/{arrival.name}", error=str(error))
+                continue
+            if folder:
+                return folder
+        return None
+
+    def again(self, folder: RunFolder, at: datetime) -> None:
+        """Have a run taken up (again) at ``at``. From any thread."""
+        with self._retries_lock:
+            heapq.heappush(self._retries, (at, next(self._order), RunFolder(folder.path)))
+
+    def wait(self, now: datetime, *, admitting: bool) -> float:
+        """Seconds until a look or a try is due. ``admitting`` is False where nothing would be taken anyway."""
+        waits: list[float] = [self._settings().scan_interval]
+        if not self._arrivals:
+            waits.append(self._rescan - time.monotonic())
+        with self._retries_lock:
+            if admitting and self._retries:
+                waits.append((self._retries[0][0] - now).total_seconds())
+        return max(0.0, min(waits))
+
+    @property
+    def settling(self) -> bool:
+        """True while a file in the inbox was written so recently that it may not be complete."""
+        return self._scan.settling is not None
+
+    @property
+    def lying(self) -> list[Lying]:
+        """The files in the inbox that stay there, and why."""
+        return self._scan.lying
+
+    def waiting(self) -> int:
+        """How many commands were found and not taken yet."""
+        return len(self._arrivals) + len(self._drops)
+
+    def waiting_since(self) -> datetime | None:
+        """How long the first of them lies there."""
+        first = next(iter(list(self._arrivals)), None)
+        return datetime.fromtimestamp(first.identity[3] / 1e9, UTC) if first else None
+
+    def retries(self) -> list[tuple[datetime, str]]:
+        """The runs that wait for another try."""
+        with self._retries_lock:
+            return [(at, folder.run) for at, _, folder in sorted(self._retries)]

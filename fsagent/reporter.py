@@ -1,0 +1,97 @@
+"""What the daemon has to tell of itself, gathered from all over the house into one snapshot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from fsagent import __version__
+from fsagent.config import Settings
+from fsagent.home import task_view
+from fsagent.model import Run
+from fsagent.pipeline import Admitted
+from fsagent.workspace.inbox import Lying
+from fsagent.workspace.index import Index
+from fsagent.workspace.layout import Layout
+from fsagent.workspace.soul import Soul
+from fsagent.workspace.status import Line, Snapshot, limited
+from fsagent.workspace.tasks import TaskBook, conflict_copies
+
+MOST_TASKS = 200
+
+
+class Reporter:
+    """Makes snapshots. Knows nothing that the files, the index and its caller do not tell."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        settings: Callable[[], Settings],
+        book: TaskBook,
+        index: Index,
+        soul: Soul,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._layout, self._settings, self._book = layout, settings, book
+        self._index, self._soul, self._now = index, soul, now
+        self._since = now()
+
+    def snapshot(
+        self,
+        *,
+        lying: Sequence[Lying],
+        running: Sequence[Admitted],
+        waiting: int,
+        waiting_since: datetime | None,
+        retries: Sequence[tuple[datetime, str]],
+        settings_fault: str,
+        unwatched: Mapping[str, str],
+    ) -> Snapshot:
+        """The daemon at this moment; ``unwatched`` are places that cannot be watched, and why."""
+        settings, now = self._settings(), self._now()
+        tasks = self._book.tasks()
+        views = [task_view(task, self._book, None, settings, now) for task in tasks[:MOST_TASKS]]
+        upcoming = sorted((view.next, view.name, view.rule) for view in views if view.next)
+        more = max(0, len(tasks) - MOST_TASKS)
+        return Snapshot(
+            pid=os.getpid(),
+            version=__version__,
+            since=settings.local(self._since),
+            beat=now,
+            interval=float(settings.scan_interval),
+            paused=self._layout.stop.exists(),
+            running=tuple(Line(run.envelope.path or run.envelope.name, run.folder.run) for run in running),
+            waiting=waiting,
+            waiting_since=waiting_since,
+            lying=limited((Line(each.name, each.why) for each in lying), 20, "and {} more"),
+            retries=limited(
+                (Line(run, f"at {settings.local(at):%Y-%m-%d %H:%M:%S}") for at, run in retries), 10, "and {} more"
+            ),
+            upcoming=limited((Line(name, rule) for _, name, rule in upcoming), 10, "and {} more tasks", more),
+            last=tuple(_last(run, settings) for run in self._index.recent(10)),
+            trouble=tuple(self._trouble(settings, settings_fault, unwatched)),
+        )
+
+    def _trouble(self, settings: Settings, settings_fault: str, unwatched: Mapping[str, str]) -> list[str]:
+        """What a person should look at."""
+        found = [f"{settings_fault} (the settings before stay in force)"] if settings_fault else []
+        found += [str(error) for error in self._book.broken().values()]
+        why = self._soul.read()[1]
+        if why:
+            found.append(why)
+        for place, error in unwatched.items():
+            found.append(f"{place}/ is not watched ({error}); it is looked at every {settings.scan_interval:g}s")
+        for name in conflict_copies(self._layout.tasks):
+            found.append(f"tasks/{name} is a sync conflict copy; it is never run")
+        for name in conflict_copies(self._layout.root):
+            found.append(f"{name} is a sync conflict copy; it is never read")
+        return found
+
+
+def _last(run: Run, settings: Settings) -> Line:
+    moment = run.finished or run.started
+    words = run.status + (f", {settings.local(moment):%Y-%m-%d %H:%M}" if moment else "")
+    if run.result:
+        words += f" → {run.result}"
+    return Line(run.command, f"{words}: {run.error}" if run.error else words)
