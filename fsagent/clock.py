@@ -24,12 +24,12 @@ from fsagent.workspace.tasks import TaskBook, last_slot, next_slot
 class SlotJob(schedule.Job):
     """One task's next slot. ``due`` is in seconds since 1970; ``every`` in seconds."""
 
-    def __init__(self, scheduler: SlotScheduler, task: str, every: float, due: datetime) -> None:
+    def __init__(self, scheduler: SlotScheduler, task: str, every: float) -> None:
         super().__init__(1, scheduler)
         self.clock = scheduler
         self.task = task
         self.every = every
-        self.due = due.timestamp()
+        self.due = 0.0
         self.cancelled = False
 
     @property
@@ -89,11 +89,12 @@ class Clock:
         self._book, self._settings, self._journal, self._is_running = book, settings, journal, is_running
         self._scheduler = SlotScheduler(datetime.fromtimestamp(0, UTC))
         self._jobs: dict[str, tuple[Task, float, SlotJob]] = {}
+        self._begun = False
         self.handed_in = 0
 
     def update(self, now: datetime) -> None:
         """Take up tasks that were added, changed, paused or removed, and a changed heartbeat interval."""
-        self._scheduler.now = now
+        self._set(now)
         wanted: dict[str, tuple[Task, float]] = {}
         for task in self._book.tasks():
             if task.enabled and not self._book.state(task.name).paused:
@@ -107,16 +108,17 @@ class Clock:
                 self._jobs[name] = (wanted[name][0], every, job)
         for name, (task, every) in wanted.items():
             if name not in self._jobs:
-                job = SlotJob(self._scheduler, name, every, self._first_slot(name, every, now))
+                job = SlotJob(self._scheduler, name, every)
                 job.do(self._fire, job)
+                job.due = self._first_slot(name, every, now).timestamp()  # ``do`` made it due after now
                 self._jobs[name] = (task, every, job)
                 self._scheduler.add(job)
+        self._begun = True
 
     def tick(self, now: datetime) -> float | None:
         """Hand in every task whose slot has come; gives the seconds until the next one, None without tasks."""
-        if now.timestamp() < self._scheduler.now.timestamp() - 1:
-            self._rewind(now)
-        self._scheduler.now = now
+        if self._set(now):
+            self.update(now)
         self._scheduler.run_pending()
         return self._scheduler.idle_seconds
 
@@ -147,20 +149,27 @@ class Clock:
             self._journal.append("error", task=task.name, slot=slot, error=str(error))
 
     def _first_slot(self, name: str, every: float, now: datetime) -> datetime:
-        """The first slot of a task: after the last one settled; a task never seen before starts with the next one."""
-        mark = self._book.state(name).watermark
-        if mark is None or mark > now + timedelta(seconds=every):
+        """The first slot of a task: after the last one settled; a task never seen before starts with the next one.
+
+        So does one that comes back while the daemon runs (resumed, enabled, another period): it has missed nothing.
+        """
+        mark, period = self._book.state(name).watermark, timedelta(seconds=every)
+        if mark is None or mark > now + period or (self._begun and mark <= now - 2 * period):
             mark = now
             self._book.set_state(name, watermark=mark, durable=False)
         return next_slot(every, mark)
 
-    def _rewind(self, now: datetime) -> None:
-        """The wall clock was set back: slots that were run stay run, for their runs exist."""
-        self._journal.append("clock", now=now, before=self._scheduler.now, why="the clock was set back")
+    def _set(self, now: datetime) -> bool:
+        """Set the clock; True if it went back, and then no task has a job: slots that were run stay run, for their runs
+        exist, and the others come as they come."""
+        before, self._scheduler.now = self._scheduler.now, now
+        if now >= before - timedelta(seconds=1):
+            return False
+        self._journal.append("clock", now=now, before=before, why="the clock was set back")
         for _, _, job in self._jobs.values():
             self._scheduler.cancel_job(job)
         self._jobs.clear()
-        self.update(now)
+        return True
 
 
 def slot_run(task: str, slot: datetime) -> str:

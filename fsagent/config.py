@@ -32,7 +32,7 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # timezone: Europe/Berlin       # for times in answers and files; default: the system's
 # time_format: "%Y-%m-%d %H:%M:%S"   # how {{ now }} is written (strftime)
 
-# engine: auto                  # auto | offline; what decides about a command that names none
+# engine: auto                  # auto | offline | an installed one; what decides about a command that names none
 # timeout: 10m                  # a run longer than this is ended
 # retries: 0                    # how often a failed command is tried again by itself
 # retry_wait: 10s               # wait before the first retry; doubles each time, with jitter, up to 1h
@@ -59,7 +59,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     heartbeat_interval: Duration = Duration(900)
     timezone: str = ""
     time_format: str = "%Y-%m-%d %H:%M:%S"
-    engine: Literal["auto", "offline"] = "auto"
+    engine: str = "auto"
     timeout: Duration = Duration(600)
     retries: int = 0
     retry_wait: Duration = Duration(10)

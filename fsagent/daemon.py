@@ -15,8 +15,8 @@ from fsagent import __version__, recovery
 from fsagent.clock import Clock
 from fsagent.config import Settings, load_settings
 from fsagent.errors import AlreadyRunningError, SettingsError
-from fsagent.files.fields import nearest
-from fsagent.files.locks import Timeout, lock
+from fsagent.extensions import unknown_names
+from fsagent.files.locks import lock
 from fsagent.home import WorkspaceHome
 from fsagent.intake import Intake
 from fsagent.lanes import Lanes
@@ -35,6 +35,7 @@ from fsagent.workspace.tasks import TaskBook
 ADMIT_AHEAD = 32
 STATUS_EVERY = 1.0
 RETRY_AFTER_TROUBLE = 10.0
+SECOND_SIGNAL_AFTER = 0.5  # timeout(1) and terminals send the same signal to a process and to its group
 
 
 def utc_now() -> datetime:
@@ -69,7 +70,7 @@ class Daemon:
         make_places(self.layout)
         try:
             self._lock.acquire()
-        except Timeout:
+        except TimeoutError:
             snapshot = read_snapshot(self.layout)
             pid = snapshot.pid if snapshot else 0
             raise AlreadyRunningError(
@@ -169,7 +170,9 @@ class Daemon:
         handed_in = self._clock.handed_in
         due = None if paused else self._clock.tick(now)
         drops = full or "drop" in woken or self._clock.handed_in != handed_in
-        self._status_due |= self._intake.look(now, inbox=full or bool(woken & {"root", "inbox"}), drops=drops)
+        self._status_due |= self._intake.look(
+            self._settings.local(now), inbox=full or bool(woken & {"root", "inbox"}), drops=drops
+        )
         if full:
             self._next_scan = time.monotonic() + self._settings.scan_interval
         if not paused:
@@ -226,10 +229,8 @@ class Daemon:
         self._status_due = True
 
     def _check_settings(self) -> None:
-        for tool in self._settings.tools:
-            if tool not in self._tools:
-                self.journal.append("settings", error=f"fsagent.yaml: tools: there is no tool {tool!r}"
-                                    f"{nearest(tool, self._tools)}")  # fmt: skip
+        for fault in unknown_names(self._settings):
+            self.journal.append("settings", error=str(fault))
 
     def _admit(self, now: datetime) -> None:
         """Claim and understand what waits, a little ahead of what can run."""
@@ -300,10 +301,13 @@ def run_daemon(layout: Layout, listener: Listener, *, once: bool = False) -> int
     """
     daemon = Daemon(layout, listener)
     caught: list[int] = []
+    first = 0.0
 
     def end(number: int, _: FrameType | None) -> None:
-        if caught:
+        nonlocal first
+        if caught and time.monotonic() - first > SECOND_SIGNAL_AFTER:
             os._exit(128 + number)
+        first = first or time.monotonic()
         caught.append(number)
         daemon.stop()
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from fsagent.config import Settings, load_settings
 from fsagent.errors import DocumentError, SettingsError
-from fsagent.files.fields import nearest
+from fsagent.extensions import unknown_names
 from fsagent.model import Fault
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
@@ -42,11 +42,8 @@ def examine(layout: Layout) -> Report:
         settings = load_settings(layout.settings)
     except SettingsError as error:
         faults += error.faults
-    tools = load_tools()
-    runner = Runner(tools)
-    for name in settings.tools:
-        if name not in tools:
-            faults.append(Fault("fsagent.yaml", f"there is no tool {name!r}{nearest(name, tools)}", field="tools"))
+    runner = Runner(load_tools())
+    faults += unknown_names(settings)
     why = Soul(layout.soul, layout.locks / "soul.lock").read()[1]
     if why:
         faults.append(Fault("soul.md", why.removeprefix("soul.md ").removeprefix("soul.md: ")))
@@ -108,7 +105,9 @@ def _commands(layout: Layout, settings: Settings, runner: Runner) -> tuple[int, 
         envelope = Envelope(run="", name=arrival.name, trigger="inbox", time=now, path=f"inbox/{arrival.name}")
         try:
             raw = arrival.path.read_bytes()
-            command = read_command(raw, envelope, timeout=settings.timeout, retries=settings.retries)
+            command = read_command(
+                raw, envelope, timeout=settings.timeout, retries=settings.retries, engine=settings.engine
+            )
             faults += [Fault(envelope.path, why, line, 0, "steps") for line, why in runner.faults(command.steps)]
         except DocumentError as error:
             faults += error.faults

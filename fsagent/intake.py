@@ -30,26 +30,31 @@ class Intake:
         self._arrivals: deque[Arrival] = deque()
         self._drops: deque[str] = deque()
         self._drops_changed = True
+        self._inbox_changed = True
         self._retries: list[tuple[datetime, int, RunFolder]] = []
         self._retries_lock = threading.Lock()
         self._order = count()
         self._scan = Scan([], [])
-        self._rescan = 0.0
+        self._rescan = 0.0  # when the inbox is looked at again if nothing is heard of it
+        self._breathe = 0.0  # and not before this, whatever is heard: looks take a fifth of the time at the most
 
     def look(self, now: datetime, *, inbox: bool, drops: bool) -> bool:
         """Look at the places where something may have changed; True if other files lie in the inbox than before."""
         self._drops_changed |= drops
+        self._inbox_changed |= inbox
         if self._drops_changed and not self._drops:
             self._drops.extend(dropped(self._layout))
             self._drops_changed = False
-        if self._arrivals or not (inbox or time.monotonic() >= self._rescan):
+        started = time.monotonic()
+        if self._arrivals or started < (self._breathe if self._inbox_changed else self._rescan):
             return False
-        settings, lying, started = self._settings(), self._scan.lying, time.monotonic()
+        self._inbox_changed = False
+        settings, lying = self._settings(), self._scan.lying
         self._scan = self._inbox.scan(now, started, settings.settle, settings.settle_renamed, settings.attachment_wait)
         self._arrivals.extend(self._scan.ready)
-        took = time.monotonic() - started
+        self._breathe = started + max(4 * (time.monotonic() - started), 0.005)
         rests = [rest for rest in (self._scan.settling, self._scan.again) if rest is not None]
-        self._rescan = started + max(min(rests, default=settings.scan_interval), 4 * took, 0.01)
+        self._rescan = max(started + min(rests, default=settings.scan_interval), self._breathe)
         return self._scan.lying != lying
 
     def take(self, now: datetime) -> RunFolder | None:
@@ -80,8 +85,10 @@ class Intake:
     def wait(self, now: datetime, *, admitting: bool) -> float:
         """Seconds until a look or a try is due. ``admitting`` is False where nothing would be taken anyway."""
         waits: list[float] = [self._settings().scan_interval]
+        if self._drops_changed and not self._drops and admitting:
+            return 0.0
         if not self._arrivals:
-            waits.append(self._rescan - time.monotonic())
+            waits.append((self._breathe if self._inbox_changed else self._rescan) - time.monotonic())
         with self._retries_lock:
             if admitting and self._retries:
                 waits.append((self._retries[0][0] - now).total_seconds())

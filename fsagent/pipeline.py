@@ -26,14 +26,15 @@ from fsagent.errors import DocumentError
 from fsagent.files.atomic import sync_dir
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
-from fsagent.model import Command, Fault, Run, Step
+from fsagent.model import Command, Fault, Run, Step, ToolCall
 from fsagent.runner import Ending, Progress, Runner, Stopped, replay
 from fsagent.tools.base import Context, Home
 from fsagent.workspace import results
-from fsagent.workspace.commands import read_command
+from fsagent.workspace.commands import read_command, steps_of
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.reserved import tools_root
 from fsagent.workspace.results import Outcome
 from fsagent.workspace.runs import Envelope, RunFolder, discard_empty
 from fsagent.workspace.soul import Soul
@@ -77,7 +78,7 @@ class Pipeline:
         self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
         self._soul, self._home, self._runner = soul, home, runner
         self._now, self._stopping = now, stopping
-        self._root: SafeRoot = layout.tools_root()
+        self._root: SafeRoot = tools_root(layout)
         self._engines: dict[str, Engine] = {}
         self._engine_names = ("auto", *engine_names())
 
@@ -136,7 +137,14 @@ class Pipeline:
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
             return self._retry(folder, envelope, admitted.attempt, ending.step.error)
-        self._end(folder, envelope, command, admitted.attempt, ending, command.engine or "offline")
+        self._end(
+            folder,
+            envelope,
+            command,
+            admitted.attempt,
+            ending,
+            "offline" if command.engine == "auto" else command.engine,
+        )
         return None
 
     def complete(self, folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> None:
@@ -157,20 +165,21 @@ class Pipeline:
 
     def _understand(self, folder: RunFolder, envelope: Envelope, attempt: int) -> Admitted | None:
         settings = self._settings()
-        raw = folder.raw()
+        raw, file = folder.raw(), envelope.path or envelope.name
         earlier = repeats.delivered_before(self._layout, self._index, envelope)
         if earlier:
             self._set_aside(folder, envelope, earlier)
             return None
-        command = read_command(raw, envelope, timeout=settings.timeout, retries=settings.retries)
-        file = envelope.path or envelope.name
-        faults = [Fault(file, error, line, 0, "steps") for line, error in self._runner.faults(command.steps)]
-        if command.engine not in ("", *self._engine_names):
-            known = self._engine_names
-            why = (
-                f"there is no engine {command.engine!r}{nearest(command.engine, known)}; there are: {', '.join(known)}"
+        try:
+            command = read_command(
+                raw, envelope, timeout=settings.timeout, retries=settings.retries, engine=settings.engine
             )
-            faults.append(Fault(file, why, 0, 0, "engine"))
+        except DocumentError as error:
+            raise DocumentError([*error.faults, *self._tool_faults(steps_of(raw), file)]) from None
+        faults = self._tool_faults(command.steps, file)
+        if command.engine not in self._engine_names:
+            near, known = nearest(command.engine, self._engine_names), ", ".join(self._engine_names)
+            faults.append(Fault(file, f"there is no engine {command.engine!r}{near}; there are: {known}", field="engine"))
         for name in command.attachments:
             if not (folder.attachments / name).exists():
                 faults.append(Fault(file, f"{name!r} did not arrive beside the command", 0, 0, "attachments"))
@@ -181,6 +190,9 @@ class Pipeline:
         folder.record("understood", id=command.id, thread=command.thread)
         self._list(folder, envelope, is_open=True)
         return Admitted(folder, envelope, command, attempt, self._runner.is_slow(command.steps))
+
+    def _tool_faults(self, steps: Sequence[ToolCall], file: str) -> list[Fault]:
+        return [Fault(file, why, line, 0, "steps") for line, why in self._runner.faults(steps)]
 
     def _set_aside(self, folder: RunFolder, envelope: Envelope, earlier: Run) -> None:
         """A sync client delivered again what was settled already: it is kept, told, and not run."""
@@ -203,7 +215,7 @@ class Pipeline:
         )  # fmt: skip
 
     def _engine(self, command: Command) -> Engine:
-        name = command.engine if command.engine not in ("", "auto") else "offline"
+        name = "offline" if command.engine == "auto" else command.engine
         if name not in self._engines:
             self._engines[name] = load_engine(name)
         return self._engines[name]
@@ -313,7 +325,7 @@ def _words(envelope: Envelope, outcome: Outcome) -> str:
     if outcome.status in ("failed", "interrupted"):
         word = "Failed" if outcome.status == "failed" else "Interrupted"
         parts.append(f"**{word}:** {outcome.error}")
-    elif outcome.status == "refused" and not outcome.answer:
+    elif outcome.status == "refused" and outcome.error:
         parts.append(f"**Refused:** {outcome.error}")
     if outcome.status != "done" and envelope.trigger != "task":
         parts.append("The command lies in `failed/`, as it was. To run it again, move it back to `inbox/`.")

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from fsagent import __version__
 from fsagent.config import Settings
+from fsagent.extensions import unknown_names
 from fsagent.home import task_view
 from fsagent.model import Run
 from fsagent.pipeline import Admitted
@@ -69,13 +70,14 @@ class Reporter:
                 (Line(run, f"at {settings.local(at):%Y-%m-%d %H:%M:%S}") for at, run in retries), 10, "and {} more"
             ),
             upcoming=limited((Line(name, rule) for _, name, rule in upcoming), 10, "and {} more tasks", more),
-            last=tuple(_last(run, settings) for run in self._index.recent(10)),
+            last=tuple(_last(run, settings) for run in self._index.recent(20) if run.finished)[:10],
             trouble=tuple(self._trouble(settings, settings_fault, unwatched)),
         )
 
     def _trouble(self, settings: Settings, settings_fault: str, unwatched: Mapping[str, str]) -> list[str]:
         """What a person should look at."""
         found = [f"{settings_fault} (the settings before stay in force)"] if settings_fault else []
+        found += [str(fault) for fault in unknown_names(settings)]
         found += [str(error) for error in self._book.broken().values()]
         why = self._soul.read()[1]
         if why:

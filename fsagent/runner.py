@@ -187,14 +187,14 @@ class Runner:
             return []
         call = progress.pending.calls[len(progress.results)]
         tool, args = self._args(call)
-        if tool.effect != "once" or repeat:
+        if tool.effect != "once":
             return []
         args = tool.prepare(args, context)
         happened = tool.happened(args, context, progress.unknown.get("before") or {})
-        if happened is False:
-            return []
-        if happened is not None:
+        if happened:
             return [happened]
+        if happened is False or repeat:
+            return []
         return Step(
             status="interrupted",
             error=f"the daemon was ended while {call.tool} was under way ({tool.subject(args)}); it may have happened "

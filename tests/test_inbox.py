@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from fsagent.workspace.inbox import Arrival, Inbox, Scan
-from fsagent.workspace.layout import Layout, init_workspace
+from fsagent.workspace.create import init_workspace
+from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder, new_run_id
 
 SETTLE, RENAMED = 0.4, 0.1

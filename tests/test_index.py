@@ -14,7 +14,8 @@ import pytest
 from fsagent.model import Run
 from fsagent.recovery import open_index, recover
 from fsagent.workspace.index import Index
-from fsagent.workspace.layout import Layout, init_workspace
+from fsagent.workspace.create import init_workspace
+from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, make_folder
 
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -18,7 +18,7 @@ import pytest
 from harness import FSAGENT, Agent, wait_for
 
 from fsagent.daemon import Daemon
-from fsagent.workspace.layout import init_workspace
+from fsagent.workspace.create import init_workspace
 
 FAST = "settle: 300ms\nsettle_renamed: 100ms\n"
 TIMESTAMP = "Log the timestamp to log.txt every heartbeat\n"
@@ -227,8 +227,9 @@ def test_headless_without_display_terminal_home_or_a_writable_root(agent: Agent)
         pytest.skip("needs root to mount the root read-only and to become another user")
     for path in (agent.root, *agent.root.rglob("*")):
         os.chown(path, 65534, 65534)
-    for path in agent.root.parents[:3]:
-        path.chmod(0o755)
+    for path in agent.root.parents:
+        if not path.stat().st_mode & 0o001:
+            path.chmod(0o755)
     script = (
         f"mount --make-rprivate / && mount --bind {agent.root} {agent.root} && mount -o remount,bind,ro / && "
         "exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all,+dac_read_search "

@@ -35,7 +35,9 @@ from fsagent.policy import decide
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context
 from fsagent.workspace.commands import CommandFields, read_command
-from fsagent.workspace.layout import PLACES, RESERVED_WRITE, init_workspace
+from fsagent.workspace.create import init_workspace
+from fsagent.workspace.layout import PLACES
+from fsagent.workspace.reserved import RESERVED_WRITE
 from fsagent.workspace.results import Outcome, render
 from fsagent.workspace.runs import Envelope
 from fsagent.workspace.tasks import TaskFields
@@ -352,7 +354,7 @@ def test_what_the_page_and_the_code_point_to_exists() -> None:
     heads = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
     assert set(re.findall(r"see README, '(.+?)'", refusal("x"))) <= set(heads)
     assert {"Exit codes", "Not promised", "Steps"} <= set(heads)
-    assert ("set `model:`" in refusal("x")) == ("Until then the setting `model:`" in TEXT)
+    assert "`engine:`" in refusal("x") and "name it with `engine:`" in TEXT
 
 
 def test_the_promises_are_numbered_and_each_names_its_proof() -> None:

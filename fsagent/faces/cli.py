@@ -224,7 +224,7 @@ def resume(root: Path) -> None:
 
 
 def _init(root: Path, sample: bool) -> None:
-    from fsagent.workspace.layout import init_workspace
+    from fsagent.workspace.create import init_workspace
 
     layout, made = init_workspace(root, _sample() if sample else None)
     click.echo(f"{layout.root} is a workspace" + (f"; made {', '.join(made)}" if made else "; nothing was missing"))

@@ -8,20 +8,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from fsagent.config import Settings, load_settings
 from fsagent.errors import FsagentError, SettingsError
-from fsagent.files.fields import nearest
 from fsagent.model import Run
-from fsagent.workspace.inbox import Inbox
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder, dropped
 from fsagent.workspace.status import Snapshot, daemon_runs, read_snapshot
-from fsagent.workspace.tasks import TaskBook, next_slot, period_in_words
+
+if TYPE_CHECKING:
+    from fsagent.config import Settings
+
+# What reads YAML is imported where it is used: a look at the status or the health should cost next to nothing.
 
 LATE = timedelta(minutes=5)
 
@@ -63,6 +64,8 @@ def read_status(layout: Layout) -> StatusView:
     alive, snapshot = daemon_runs(layout), read_snapshot(layout)
     waiting = snapshot.waiting if alive and snapshot else 0
     if not alive:
+        from fsagent.workspace.inbox import Inbox
+
         scan = Inbox(layout).scan(datetime.now(UTC), time.monotonic(), 0, 0, 0)
         waiting = len(scan.ready) + len(dropped(layout))
     return StatusView(
@@ -97,6 +100,8 @@ def read_run(layout: Layout, wanted: str) -> RunView:
 
 def read_tasks(layout: Layout) -> list[TaskLine]:
     """All task files, those that cannot be used among them."""
+    from fsagent.workspace.tasks import TaskBook, next_slot, period_in_words
+
     settings, now = _settings(layout), datetime.now(UTC)
     book = TaskBook(layout)
     book.scan()
@@ -150,6 +155,8 @@ def _find(layout: Layout, wanted: str) -> str:
         if newest:
             return newest[0].run
         raise FsagentError("there are no runs yet")
+    from fsagent.files.fields import nearest
+
     names = [name for name in os.listdir(layout.runs) if name.startswith(wanted) or name.endswith(wanted)]
     if len(names) == 1:
         return names[0]
@@ -180,6 +187,8 @@ def _index(layout: Layout) -> Iterator[Index | None]:
 
 def _settings(layout: Layout) -> Settings:
     """The settings for showing times; a broken file is doctor's business."""
+    from fsagent.config import Settings, load_settings
+
     try:
         return load_settings(layout.settings)
     except SettingsError:

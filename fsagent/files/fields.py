@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, TypeVar
 
 import msgspec
@@ -63,6 +63,12 @@ def format_duration(seconds: float) -> str:
 class Moment(str):
     """A point in time as written: ``2026-12-24 18:00``, ISO 8601 with a zone, or ``18:00`` for the next such time."""
 
+    @classmethod
+    def parse(cls, text: str) -> Moment:
+        """The text, checked. Raises ``ValueError`` with what to write instead."""
+        parse_moment(text, datetime.fromtimestamp(0, UTC))
+        return cls(text)
+
     def at(self, now: datetime) -> datetime:
         """The moment as an aware time; ``now`` is aware and gives the zone. Raises ``ValueError``."""
         return parse_moment(self, now)
@@ -88,12 +94,9 @@ def parse_moment(text: str, now: datetime) -> datetime:
 def _hook(kind: type, value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("must be a single value, not a list or a map")
-    if kind is Duration:
-        return Duration.parse(value)
-    if kind is Moment:
-        parse_moment(value, datetime.now().astimezone())
-        return Moment(value)
-    raise NotImplementedError
+    if not issubclass(kind, Duration | Moment):
+        raise NotImplementedError
+    return kind.parse(value)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

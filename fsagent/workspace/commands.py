@@ -33,8 +33,8 @@ class CommandFields(Struct, frozen=True):
     steps: Any = None
 
 
-def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int) -> Command:
-    """A command from its bytes; the last two are what holds when it says nothing of them.
+def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int, engine: str) -> Command:
+    """A command from its bytes; the last three are what holds when it says nothing of them.
 
     Raises ``DocumentError`` with every fault found, each with its line.
     """
@@ -59,7 +59,7 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
         trigger=envelope.trigger,
         thread=fields.thread or envelope.thread,
         id=fields.id,
-        engine=fields.engine,
+        engine=fields.engine or engine,
         timeout=fields.timeout or timeout,
         retries=retries if fields.retries is None else fields.retries,
         steps=calls,
@@ -78,6 +78,15 @@ def peek(raw: bytes, file: str) -> CommandFields | None:
         return _fields(read_document(raw, file))[0]
     except DocumentError:
         return None
+
+
+def steps_of(raw: bytes) -> tuple[ToolCall, ...]:
+    """The steps of a file that may have other faults; none where they cannot be read."""
+    try:
+        document = read_document(raw, "")
+        return read_steps(document) if "steps" in document.fields else ()
+    except DocumentError:
+        return ()
 
 
 def read_steps(document: Document) -> tuple[ToolCall, ...]:

@@ -15,7 +15,7 @@ from fsagent.errors import DocumentError, ToolError
 from fsagent.facts import SOUL_TEMPLATE, add_fact, fact_key, read_facts, remove_facts, replace_fact
 from fsagent.files.atomic import write_atomic
 from fsagent.files.documents import decode
-from fsagent.files.locks import Timeout, lock
+from fsagent.files.locks import lock
 from fsagent.model import Fact
 
 _PATIENCE = 1.0
@@ -84,7 +84,7 @@ class Soul:
                 for _ in range(_TRIES):
                     if self._try_change(change):
                         return
-        except Timeout:
+        except TimeoutError:
             raise ToolError(f"{self._path.name} is locked by another program", retryable=True) from None
         except DocumentError as error:
             raise ToolError(f"the soul is left as it is: {error}") from None

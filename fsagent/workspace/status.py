@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.files.atomic import write_atomic
-from fsagent.files.locks import Timeout, lock
+from fsagent.files.locks import is_locked
 from fsagent.workspace.layout import Layout
 
 DAEMON_LOCK = "daemon.lock"
@@ -75,15 +75,7 @@ def read_snapshot(layout: Layout) -> Snapshot | None:
 
 def daemon_runs(layout: Layout) -> bool:
     """True while a daemon on this machine holds the workspace."""
-    if not (layout.locks / DAEMON_LOCK).exists():
-        return False
-    try:
-        with lock(layout.locks / DAEMON_LOCK, 0):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
+    return is_locked(layout.locks / DAEMON_LOCK)
 
 
 def render(snapshot: Snapshot, *, alive: bool) -> str:

@@ -21,10 +21,9 @@ from msgspec import Struct
 
 from fsagent.errors import DocumentError, ToolError
 from fsagent.files.atomic import numbered, write_atomic, write_new
-from fsagent.files.documents import MAX_BYTES, Document, read_document, rewrite_document, write_document
+from fsagent.files.documents import MAX_BYTES, read_document, rewrite_document, write_document
 from fsagent.files.fields import Duration, format_duration, nearest, read_fields
 from fsagent.files.names import conflict_of, is_command_name, skip_directory
-from fsagent.files.yamltext import position
 from fsagent.model import Fault, Report, Task, ToolCall
 from fsagent.workspace.commands import read_steps
 from fsagent.workspace.layout import Layout, readable
@@ -35,10 +34,27 @@ _LATER = "comes with a later version; for now write 'every: 1d' or another durat
 _NOT_YET = dict.fromkeys(("cron", "at", "on", "once", "from", "until", "when", "missed", "overlap"), _LATER)
 
 
+class Period(Duration):
+    """How often a task falls due: a duration, or ``heartbeat`` (0) for the settings' interval."""
+
+    @classmethod
+    def parse(cls, text: str) -> Period:
+        """Seconds. Raises ``ValueError`` with what to write instead."""
+        if text.strip().lower() == "heartbeat":
+            return cls(0)
+        try:
+            period = cls(Duration.parse(text))
+        except ValueError as error:
+            raise ValueError(f"{error}, or heartbeat") from None
+        if period < LEAST_PERIOD:
+            raise ValueError("must be at least 1s")
+        return period
+
+
 class TaskFields(Struct, frozen=True):
     """The frontmatter of a task; all of it is optional."""
 
-    every: str = "heartbeat"
+    every: Period = Period(0)
     enabled: bool = True
     engine: str = ""
     timeout: Duration | None = None
@@ -60,16 +76,10 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
     faults: list[Fault] = []
     fields: TaskFields | None = None
     calls: tuple[ToolCall, ...] = ()
-    every = 0.0
     try:
         fields = read_fields(TaskFields, document.fields, path, document.first_line, extra=_NOT_YET)
-        every = 0.0 if fields.every == "heartbeat" else Duration.parse(fields.every)
-        if every and every < LEAST_PERIOD:
-            raise ValueError("must be at least 1s")
     except DocumentError as error:
         faults += error.faults
-    except ValueError as error:
-        faults.append(_at(document, "every", f"{error}, or heartbeat"))
     if "steps" in document.fields:
         try:
             calls = read_steps(document)
@@ -80,7 +90,7 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
     if faults or fields is None:
         raise DocumentError(faults)
     return Task(
-        name=name, path=path, body=document.body, every=every, enabled=fields.enabled, engine=fields.engine,
+        name=name, path=path, body=document.body, every=float(fields.every), enabled=fields.enabled, engine=fields.engine,
         timeout=fields.timeout or 0.0, steps=calls, report=fields.report,
     )  # fmt: skip
 
@@ -263,8 +273,3 @@ def conflict_copies(root: Path) -> list[str]:
         return sorted(readable(name) for name in os.listdir(root) if conflict_of(name))
     except OSError:
         return []
-
-
-def _at(document: Document, name: str, message: str) -> Fault:
-    line, column = position(document.fields, name, document.first_line)
-    return Fault(document.file, message, line, column, name)
