@@ -273,7 +273,8 @@ class Daemon:
             pass  # nothing can be written at all; status and health will show it
 
     def _tell(self, full: bool) -> None:
-        if not (full or self._status_due) or time.monotonic() < self._next_status:
+        self._status_due |= full
+        if not self._status_due or time.monotonic() < self._next_status:
             return
         self._status_due = False
         self._next_status = time.monotonic() + STATUS_EVERY

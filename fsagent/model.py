@@ -17,6 +17,10 @@ Report = Literal["auto", "always", "never"]
 OnError = Literal["stop", "continue"]
 
 
+MAX_DOCUMENT = 1024 * 1024
+"""The most bytes that a command, a task, the settings or the soul may have."""
+
+
 class Fault(Struct, frozen=True):
     """One thing that is wrong with one file. ``line`` and ``column`` count from 1; 0 means the whole file."""
 

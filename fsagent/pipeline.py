@@ -179,7 +179,9 @@ class Pipeline:
         faults = self._tool_faults(command.steps, file)
         if command.engine not in self._engine_names:
             near, known = nearest(command.engine, self._engine_names), ", ".join(self._engine_names)
-            faults.append(Fault(file, f"there is no engine {command.engine!r}{near}; there are: {known}", field="engine"))
+            faults.append(
+                Fault(file, f"there is no engine {command.engine!r}{near}; there are: {known}", field="engine")
+            )
         for name in command.attachments:
             if not (folder.attachments / name).exists():
                 faults.append(Fault(file, f"{name!r} did not arrive beside the command", 0, 0, "attachments"))
@@ -325,7 +327,7 @@ def _words(envelope: Envelope, outcome: Outcome) -> str:
     if outcome.status in ("failed", "interrupted"):
         word = "Failed" if outcome.status == "failed" else "Interrupted"
         parts.append(f"**{word}:** {outcome.error}")
-    elif outcome.status == "refused" and outcome.error:
+    elif outcome.status == "refused" and outcome.error not in outcome.answer:
         parts.append(f"**Refused:** {outcome.error}")
     if outcome.status != "done" and envelope.trigger != "task":
         parts.append("The command lies in `failed/`, as it was. To run it again, move it back to `inbox/`.")

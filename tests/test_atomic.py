@@ -97,7 +97,9 @@ def test_a_writer_that_is_killed_leaves_the_old_content_or_the_new(tmp_path: Pat
         data = path.read_bytes()
         assert len(data) == 1_000_000
         assert set(data) in ({ord("a")}, {ord("b")})
-    assert all(name == "a" or is_temporary(name) for name in names(tmp_path)), "what is left is passed over by every scan"
+    assert all(name == "a" or is_temporary(name) for name in names(tmp_path)), (
+        "what is left is passed over by every scan"
+    )
 
 
 # write_new

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness import FSAGENT, Agent, wait_for
 
 QUICK = "scan_interval: 0.2s\nsettle: 0.05s\nsettle_renamed: 0.05s\n"
@@ -96,7 +97,17 @@ def test_init_says_what_stands_in_its_way(tmp_path: Path) -> None:
 
 # exit codes that any command may have
 
-READING = [["status"], ["runs"], ["tasks"], ["doctor"], ["health"], ["show", "last"], ["pause"], ["resume"], ["ask", "hello"]]
+READING = [
+    ["status"],
+    ["runs"],
+    ["tasks"],
+    ["doctor"],
+    ["health"],
+    ["show", "last"],
+    ["pause"],
+    ["resume"],
+    ["ask", "hello"],
+]
 
 
 @pytest.mark.parametrize("words", [*READING, ["run"]], ids=" ".join)
@@ -108,7 +119,16 @@ def test_10_not_a_workspace(tmp_path: Path, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["nonsense"], ["runs", "-n", "0"], ["ask"], ["show"], ["run", "--nope"], ["ask", "--timeout", "soon", "x"], ["init"]]
+    "words",
+    [
+        ["nonsense"],
+        ["runs", "-n", "0"],
+        ["ask"],
+        ["show"],
+        ["run", "--nope"],
+        ["ask", "--timeout", "soon", "x"],
+        ["init"],
+    ],
 )
 def test_2_usage(agent: Agent, words: list[str]) -> None:
     done = check(fsagent(*words, cwd=agent.root), 2, "Usage")
@@ -117,7 +137,9 @@ def test_2_usage(agent: Agent, words: list[str]) -> None:
 
 def test_12_bad_settings_are_told_with_their_lines(agent: Agent) -> None:
     agent.layout.settings.write_text("timeout: 5\nretrys: 2\n")
-    done = check(fsagent("run", agent.root, "--once"), 12, "fsagent.yaml:1", "did you mean 5s?", "did you mean 'retries'?")
+    done = check(
+        fsagent("run", agent.root, "--once"), 12, "fsagent.yaml:1", "did you mean 5s?", "did you mean 'retries'?"
+    )
     assert "fsagent.yaml:2" in done.stderr
     for words in (["status"], ["runs"], ["tasks"]):
         check(fsagent(*words, "-w", agent.root), 0)
@@ -150,7 +172,21 @@ def test_the_installed_program_is_the_same(agent: Agent) -> None:
     assert said[0].stdout == said[1].stdout
     assert said[0].returncode == said[1].returncode == 0
     check(fsagent("--version"), 0, "fsagent 0.")
-    check(fsagent("--help"), 0, "init", "run", "ask", "status", "runs", "show", "tasks", "doctor", "health", "pause", "resume")
+    check(
+        fsagent("--help"),
+        0,
+        "init",
+        "run",
+        "ask",
+        "status",
+        "runs",
+        "show",
+        "tasks",
+        "doctor",
+        "health",
+        "pause",
+        "resume",
+    )
 
 
 # before any daemon
@@ -176,7 +212,7 @@ def test_commands_work_before_any_daemon_ran(agent: Agent) -> None:
 
 def test_run_once_does_all_that_waits_and_ends(agent: Agent) -> None:
     for number in range(5):
-        agent.drop(f"{number}.md", f"My name is Alice{number}.")
+        agent.drop(f"{number}.md", f"Remember that room {number} is warm")
     (agent.layout.tasks / "log.md").write_text("---\nevery: 1s\n---\nLog the timestamp to log.txt")
     done = check(fsagent("run", agent.root, "--once"), 0, "daemon started", "daemon stopped")
     assert len(agent.results()) == 5
@@ -197,13 +233,18 @@ def test_run_can_make_its_workspace(tmp_path: Path) -> None:
 # with a daemon
 
 
+def ask(agent: Agent, text: str, *options: str) -> Done:
+    """``--`` before a text that begins with a hyphen, as for any program."""
+    return fsagent("ask", "-w", agent.root, *options, "--", text)
+
+
 def test_ask_answers_and_its_code_tells_how_it_ended(live: Agent) -> None:
     check(live.cli("ask", "Remember that the router is a Fritzbox"), 0)
     assert "Fritzbox" in check(live.cli("ask", "What do you know about the router?"), 0).stdout
     check(live.cli("ask", "please", "paint", "the", "fence"), 4, "model")
-    check(live.cli("ask", "---\nretrys: 3\n---\nhello"), 4, "did you mean 'retries'?")
-    check(live.cli("ask", "---\nsteps:\n  - read: none.md\n---\n"), 3, "there is no 'none.md'")
-    check(live.cli("ask", "--timeout", "0.2s", "---\nsteps:\n  - shell: sleep 2\n---\n"), 5, "no answer after 0.2s", "run 2")
+    check(ask(live, "---\nretrys: 3\n---\nhello"), 4, "did you mean 'retries'?")
+    check(ask(live, "---\nsteps:\n  - read: none.md\n---\n"), 3, "there is no 'none.md'")
+    check(ask(live, "---\nsteps:\n  - shell: sleep 2\n---\n", "--timeout", "0.2s"), 5, "no answer after 0.2s", "run 2")
 
 
 def test_a_conversation_keeps_its_thread(live: Agent) -> None:
@@ -218,7 +259,10 @@ def test_the_list_of_runs(live: Agent) -> None:
         live.result(f"{name}.md")
     table = check(live.cli("runs"), 0, "RUN", "list-a.md", "outbox/list-b.md").stdout.splitlines()
     assert table[0].split() == ["RUN", "STARTED", "STATUS", "TRIGGER", "COMMAND", "RESULT"]
-    runs = wait_for(lambda: [r for r in read_json(live.cli("runs", "--json")) if r["command"].startswith("list-")][1:], "both listed")
+    runs = wait_for(
+        lambda: [r for r in read_json(live.cli("runs", "--json")) if r["command"].startswith("list-")][1:],
+        "both listed",
+    )
     assert runs
     started = [run["started"] for run in read_json(live.cli("runs", "--json"))]
     assert started == sorted(started, reverse=True), "newest first"
@@ -230,7 +274,9 @@ def test_show_finds_a_run_by_any_clear_part_of_its_name(live: Agent) -> None:
     live.drop("shown.md", "---\nsteps:\n  - append: {path: shown.txt, text: 'a line'}\n---\nthe words")
     run = str(live.result("shown.md")["run"])
     wait_for(lambda: read_json(live.cli("show", run, "--json"))["run"]["settled"], "settled")
-    whole = check(live.cli("show", run), 0, "shown.md", "the words", "append", "added 1 line", "archive/", "outbox/shown.md").stdout
+    whole = check(
+        live.cli("show", run), 0, "shown.md", "the words", "append", "added 1 line", "archive/", "outbox/shown.md"
+    ).stdout
     for part in (run[:-2], run[-5:]):
         assert check(live.cli("show", part), 0).stdout == whole
     view = read_json(live.cli("show", run, "--json"))
@@ -249,7 +295,8 @@ def test_tasks_with_their_last_and_next_times(live: Agent) -> None:
     check(live.cli("tasks"), 0, "tick", "every 1s", "broken", "did you mean 'every'?", "tasks/bad.md:2")
     tasks = {task["task"]: task for task in read_json(live.cli("tasks", "--json"))}
     tick = wait_for(
-        lambda: next(t for t in read_json(live.cli("tasks", "--json")) if t["task"] == "tick" and t["last"]), "its last time"
+        lambda: next(t for t in read_json(live.cli("tasks", "--json")) if t["task"] == "tick" and t["last"]),
+        "its last time",
     )
     assert tick["last_status"] == "done"
     assert datetime.fromisoformat(tick["next"]) - datetime.fromisoformat(tick["last"]) < timedelta(minutes=1)
@@ -307,7 +354,9 @@ def test_health_says_what_is_wrong(agent: Agent) -> None:
 
 
 def test_health_of_a_daemon_that_was_killed(agent: Agent) -> None:
-    agent.start().kill()
+    agent.start()
+    wait_for(agent.layout.beat.exists, "its first word")
+    agent.kill()
     check(agent.cli("health"), 1, "no daemon runs on")
     check(agent.cli("status"), 0, "Stopped")
 
@@ -335,11 +384,24 @@ def test_sighup_reads_the_settings_again(agent: Agent) -> None:
     wait_for(lambda: "did you mean 5s?" in agent.layout.status.read_text(), "status.md tells it too")
 
 
+def test_a_stop_is_heard_while_nothing_happens(agent: Agent) -> None:
+    """A signal may reach any thread of the daemon; no look around must be needed to hear it."""
+    agent.layout.settings.write_text("scan_interval: 1h\nsettle_renamed: 0.05s\n")
+    for number in range(3):
+        agent.start()
+        agent.drop(f"{number}.md", "What is my name?")
+        agent.result(f"{number}.md")
+        assert agent.stop() == 0
+
+
 def start_slow(agent: Agent, settings: str, seconds: float) -> None:
     """A daemon with a program under way."""
     agent.layout.settings.write_text(QUICK + "tools: {shell: allow}\n" + settings)
     agent.start()
-    agent.drop("slow.md", f"---\nsteps:\n  - shell: {{command: 'touch begun; sleep {seconds}; touch ended', shell: true}}\n---\n")
+    agent.drop(
+        "slow.md",
+        f"---\nsteps:\n  - shell: {{command: 'touch begun; sleep {seconds}; touch ended', shell: true}}\n---\n",
+    )
     wait_for(lambda: (agent.root / "begun").exists(), "it runs")
 
 
@@ -363,14 +425,15 @@ def test_a_stop_is_bounded(agent: Agent) -> None:
     assert agent.stop() == 0
     assert time.monotonic() - before < 25
     assert not (agent.layout.outbox / "slow.md").exists()
-    assert subprocess.run(["pgrep", "-f", "sleep 300"], capture_output=True).stdout.split() == [], "its programs ended with it"
+    assert subprocess.run(["pgrep", "-f", "sleep 300"], capture_output=True).stdout.split() == [], (
+        "its programs ended with it"
+    )
     agent.once()
     assert agent.result("slow.md")["status"] == "interrupted", "it may have happened, so it is not repeated"
 
 
 def test_a_second_signal_ends_at_once(agent: Agent) -> None:
     start_slow(agent, "shutdown_wait: 1h\n", 300)
-
 
     def ended() -> bool:
         agent.process.send_signal(signal.SIGTERM)  # until it has heard two of them
@@ -382,16 +445,16 @@ def test_a_second_signal_ends_at_once(agent: Agent) -> None:
 
 
 def test_130_for_a_command_that_is_interrupted(live: Agent) -> None:
-    for words in (["ask", "---\nsteps:\n  - shell: sleep 5\n---\n"],):
-        process = subprocess.Popen(
-            [*FSAGENT, *words, "-w", str(live.root)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        before = len(live.runs())
-        wait_for(lambda: len(live.runs()) > before, "the command is handed in")
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-        assert process.returncode == 130, out + err
-        assert "Traceback" not in err
+    before = len(live.runs())
+    process = subprocess.Popen(
+        [*FSAGENT, "ask", "-w", str(live.root), "--", "---\nsteps:\n  - shell: sleep 5\n---\n"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(lambda: len(live.runs()) > before, "the command is handed in")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in err
 
 
 def test_a_reader_that_leaves_is_no_fault(live: Agent) -> None:
@@ -401,7 +464,9 @@ def test_a_reader_that_leaves_is_no_fault(live: Agent) -> None:
         assert done.stderr == ""
 
 
-@pytest.mark.parametrize("env", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}])
+@pytest.mark.parametrize(
+    "env", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {"PYTHONIOENCODING": "ascii"}]
+)
 def test_a_terminal_that_knows_only_ascii(live: Agent, env: dict[str, str]) -> None:
     check(fsagent("ask", "-w", live.root, "Remember that the café is → closed", env=env), 0)
     check(fsagent("ask", "-w", live.root, "What do you know about the café?", env=env), 0, "closed")
@@ -450,5 +515,3 @@ def test_doctor_reports_all_faults_of_a_workspace(agent: Agent) -> None:
 
 def test_doctor_finds_nothing_where_all_is_well(live: Agent) -> None:
     wait_for(lambda: "no faults" in live.cli("doctor").stdout, live.cli("doctor").stdout)
-
-

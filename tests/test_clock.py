@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fsagent.clock import Clock, slot_run
 from fsagent.config import Settings
 from fsagent.files.fields import Duration
-from fsagent.workspace.journal import Journal, read_records
 from fsagent.workspace.create import init_workspace
+from fsagent.workspace.journal import Journal, read_records
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, claim_dropped, dropped
 from fsagent.workspace.tasks import TaskBook, last_slot, next_slot
@@ -254,7 +254,9 @@ def test_a_slot_handed_in_whose_watermark_was_lost_is_not_run_again(desk: Desk) 
     assert desk.slots() == minutes(5)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"watermark": "soon"}', b"\xff\xfe", b'{"paused": "\xff"}', b"null"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"watermark": "soon"}', b"\xff\xfe", b'{"paused": "\xff"}', b"null"]
+)
 def test_a_damaged_state_counts_as_none(desk: Desk, damage: bytes) -> None:
     desk.task("log")
     desk.look()

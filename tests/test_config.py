@@ -117,7 +117,7 @@ def test_each_mistake_is_told_with_file_line_and_words(tmp_path: Path, line: str
     (fault,) = faults(tmp_path, f"# one\n\n{line}\nsettle: 1s\n")
     where = 4 if "\n" in line else 3
     assert fault.startswith(f"fsagent.yaml:{where}:"), fault
-    assert f" {line.split(chr(10))[0].split(':')[0]}" in fault
+    assert f" {line.split(chr(10), maxsplit=1)[0].split(':', maxsplit=1)[0]}" in fault
     assert says in fault
 
 

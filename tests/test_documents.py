@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsagent.errors import DocumentError
-from fsagent.files.documents import MAX_BYTES, Document, read_document, rewrite_document, write_document
+from fsagent.files.documents import Document, read_document, rewrite_document, write_document
 from fsagent.files.yamltext import MAX_DEPTH, MAX_NODES, dump_mapping, load_mapping, plain, position
-from fsagent.model import Fault
+from fsagent.model import MAX_DOCUMENT, Fault
 
 
 def fields(header: str) -> Any:
@@ -73,8 +73,8 @@ def test_another_encoding_is_a_fault_with_its_line(raw: bytes, line: int) -> Non
 
 
 def test_a_file_that_is_too_large_is_refused_and_the_largest_is_read() -> None:
-    assert len(read_document(b"x" * MAX_BYTES, "x.md").body) == MAX_BYTES
-    assert "larger than 1024 KiB" in fault(b"x" * (MAX_BYTES + 1)).message
+    assert len(read_document(b"x" * MAX_DOCUMENT, "x.md").body) == MAX_DOCUMENT
+    assert "larger than 1024 KiB" in fault(b"x" * (MAX_DOCUMENT + 1)).message
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,9 @@ def test_rewriting_changes_only_the_line_that_it_is_about(eol: str, bom: bytes) 
 def test_rewriting_keeps_utf16(encoding: str, mark: bool) -> None:
     bom = (codecs.BOM_UTF16_LE if encoding.endswith("le") else codecs.BOM_UTF16_BE) if mark else b""
     before = bom + "---\r\nevery: 5m # ü\r\n---\r\nGrüße\r\n".encode(encoding)
-    assert rewrite_document(before, {"every": "6m"}, "x.md") == before.replace("5m".encode(encoding), "6m".encode(encoding))
+    assert rewrite_document(before, {"every": "6m"}, "x.md") == before.replace(
+        "5m".encode(encoding), "6m".encode(encoding)
+    )
 
 
 @pytest.mark.parametrize(
@@ -348,7 +350,7 @@ def test_rewriting_keeps_utf16(encoding: str, mark: bool) -> None:
 def test_a_file_without_settings_gets_some_and_keeps_its_body(before: str) -> None:
     after = rewrite_document(before.encode(), {"every": "10m"}, "x.md")
     assert plain(read_document(after, "x.md").fields) == {"every": "10m"}
-    assert after.endswith(before.split("---\r\n")[-1].split("---\n---\n")[-1].encode())
+    assert after.endswith(before.rsplit("---\r\n", maxsplit=1)[-1].rsplit("---\n---\n", maxsplit=1)[-1].encode())
     assert read_document(after, "x.md").body == read_document(before.encode(), "x.md").body
 
 
@@ -366,16 +368,25 @@ def test_a_setting_that_was_missing_comes_last() -> None:
     assert plain(read_document(flow, "x.md").fields) == {"a": "1", "b": "2", "every": "10m"}
 
 
-@pytest.mark.parametrize("old", ["", " # c", " |\n  x\n  y", " [1, 2]", "\n  - 1\n  - 2", " {x: 1}", ' "one\n  two"', " 'x' # c"])
+@pytest.mark.parametrize(
+    "old", ["", " # c", " |\n  x\n  y", " [1, 2]", "\n  - 1\n  - 2", " {x: 1}", ' "one\n  two"', " 'x' # c"]
+)
 def test_any_value_can_be_replaced(old: str) -> None:
     after = rewrite_document(f"---\na: 1\nevery:{old}\nz: 26\n---\nwords".encode(), {"every": "10m"}, "x.md")
     assert plain(read_document(after, "x.md").fields) == {"a": "1", "every": "10m", "z": "26"}
     assert (b"# c" in after) == ("# c" in old)
 
 
-@pytest.mark.parametrize("value", ["12:30", "007", "yes", "", "a: b", "# no comment", "*x", "{{ now }}", "two\nlines", "' \"", "- a", "ü"])
+@pytest.mark.parametrize(
+    "value", ["12:30", "007", "yes", "", "a: b", "# no comment", "*x", "{{ now }}", "two\nlines", "' \"", "- a", "ü"]
+)
 def test_a_new_value_is_read_back_as_the_text_that_it_is(value: str) -> None:
-    for before in (b"---\na: 1 # c\nb: 2\n---\nwords\n", b"---\na: '1'\nb: 2\n---\n", b"words\n", b"---\r\na: 1\r\nb: 2\r\n---\r\nx\r\n"):
+    for before in (
+        b"---\na: 1 # c\nb: 2\n---\nwords\n",
+        b"---\na: '1'\nb: 2\n---\n",
+        b"words\n",
+        b"---\r\na: 1\r\nb: 2\r\n---\r\nx\r\n",
+    ):
         after = rewrite_document(before, {"a": value}, "x.md")
         assert plain(read_document(after, "x.md").fields)["a"] == value
         assert read_document(after, "x.md").body == read_document(before, "x.md").body
@@ -432,7 +443,9 @@ def test_numbers_and_truth_values_stay_what_they_are_for_typed_readers() -> None
 @settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(
-        st.sampled_from(["run", "error", "changed"]), VALUES | st.booleans() | st.integers(-9, 9) | st.lists(VALUES), max_size=3
+        st.sampled_from(["run", "error", "changed"]),
+        VALUES | st.booleans() | st.integers(-9, 9) | st.lists(VALUES),
+        max_size=3,
     )
 )
 def test_what_is_written_is_read_by_pyyaml_as_it_was(fields: dict[str, Any]) -> None:

@@ -112,7 +112,9 @@ def test_moments(text: str, when: str) -> None:
     assert Moment(text).at(NOW) == datetime.fromisoformat(when)
 
 
-@pytest.mark.parametrize("text", ["25:00", "12:60", "tomorrow", "", "2026-13-01", "2026-02-30", "18", "18:0", "99:99:99"])
+@pytest.mark.parametrize(
+    "text", ["25:00", "12:60", "tomorrow", "", "2026-13-01", "2026-02-30", "18", "18:0", "99:99:99"]
+)
 def test_what_is_no_moment_says_so(text: str) -> None:
     with pytest.raises(ValueError, match="is no time"):
         parse_moment(text, NOW)
@@ -130,7 +132,9 @@ def test_a_time_of_day_is_the_next_one(clock: Any, now: datetime) -> None:
 
 
 def test_values_of_every_kind() -> None:
-    sample = read("every: 1h30m\nenabled: off\nretries: '3'\nratio: 1e3\nnot_before: 18:00\nattachments: a.pdf\nrules: {x: 1}\nname: 007")
+    sample = read(
+        "every: 1h30m\nenabled: off\nretries: '3'\nratio: 1e3\nnot_before: 18:00\nattachments: a.pdf\nrules: {x: 1}\nname: 007"
+    )
     assert sample == Sample(Duration(5400), False, 3, 1000.0, Moment("18:00"), ("a.pdf",), {"x": 1}, "007")
     assert read("attachments: [a, b]").attachments == ("a", "b")
     assert read("every:\nretries: ''\nenabled:") == Sample(), "an empty value counts as not given"
@@ -178,6 +182,8 @@ def test_no_message_speaks_of_our_own_code() -> None:
                 assert word not in message, f"{header!r}: {message}"
 
 
-@pytest.mark.parametrize(("word", "near"), [("evry", "every"), ("EVERY", "every"), ("re-tries", "retries"), ("zzz", "")])
+@pytest.mark.parametrize(
+    ("word", "near"), [("evry", "every"), ("EVERY", "every"), ("re-tries", "retries"), ("zzz", "")]
+)
 def test_nearest(word: str, near: str) -> None:
     assert nearest(word, ["every", "retries"]) == (f" (did you mean '{near}'?)" if near else "")

@@ -27,7 +27,19 @@ FLOORS = {
     1: ["config", "extensions", "facts", "files", "outline", "statements", "vocabulary"],
     2: ["workspace"],
     3: ["policy", "tools", "engines", "runner"],
-    4: ["clock", "daemon", "doctor", "home", "intake", "lanes", "pipeline", "recovery", "repeats", "reporter", "watcher"],
+    4: [
+        "clock",
+        "daemon",
+        "doctor",
+        "home",
+        "intake",
+        "lanes",
+        "pipeline",
+        "recovery",
+        "repeats",
+        "reporter",
+        "watcher",
+    ],
     5: ["__main__", "faces"],
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
@@ -124,7 +136,8 @@ def test_the_wings_never_meet_below_the_pipeline() -> None:
         f"{module} imports {other}"
         for module in MODULES
         for other in ours(module)
-        if (part_of(module) in LEFT and part_of(other) in RIGHT) or (part_of(module) in RIGHT and part_of(other) in LEFT)
+        if (part_of(module) in LEFT and part_of(other) in RIGHT)
+        or (part_of(module) in RIGHT and part_of(other) in LEFT)
     ]
     assert not wrong
 
@@ -166,7 +179,9 @@ def test_engines_touch_no_disk_and_run_nothing() -> None:
 
 
 def test_modules_fit_on_a_few_screens() -> None:
-    long = {name: n for name, path in MODULES.items() if (n := len(path.read_text("utf-8").splitlines())) > MODULE_LINES}
+    long = {
+        name: n for name, path in MODULES.items() if (n := len(path.read_text("utf-8").splitlines())) > MODULE_LINES
+    }
     assert not long, f"longer than {MODULE_LINES} lines: {long}"
 
 
@@ -202,7 +217,9 @@ def test_broad_excepts_stand_in_the_two_places_that_journal_them() -> None:
 
 def test_importing_everything_prints_nothing_and_makes_nothing(tmp_path: Path) -> None:
     names = [name for name in MODULES if not name.endswith("__main__")]
-    done = run_python("import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)", *names, cwd=tmp_path)
+    done = run_python(
+        "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)", *names, cwd=tmp_path
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 

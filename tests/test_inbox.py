@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from fsagent.workspace.inbox import Arrival, Inbox, Scan
 from fsagent.workspace.create import init_workspace
+from fsagent.workspace.inbox import Arrival, Inbox, Scan
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder, new_run_id
 
@@ -236,10 +236,28 @@ def test_each_writer_gives_one_whole_command(layout: Layout, writer: Callable[[P
 
 
 @pytest.mark.skipif(not shutil.which("vim"), reason="vim is not installed")
-@pytest.mark.parametrize("options", ["set backup backupskip=", "set nowritebackup", "set backupcopy=yes", "set backupcopy=no"])
+@pytest.mark.parametrize(
+    "options", ["set backup backupskip=", "set nowritebackup", "set backupcopy=yes", "set backupcopy=no"]
+)
 def test_vim_itself_gives_one_whole_command(layout: Layout, options: str) -> None:
     path = layout.inbox / "x.md"
-    write = ["vim", "-u", "NONE", "-es", "-c", options, "-c", "normal ifirst", "-c", "w", "-c", "normal osecond", "-c", "wq", path]
+    write = [
+        "vim",
+        "-u",
+        "NONE",
+        "-es",
+        "-c",
+        options,
+        "-c",
+        "normal ifirst",
+        "-c",
+        "w",
+        "-c",
+        "normal osecond",
+        "-c",
+        "wq",
+        path,
+    ]
 
     def run() -> None:
         subprocess.run(write, stdin=subprocess.DEVNULL, capture_output=True, timeout=20)
@@ -340,7 +358,9 @@ from fsagent.workspace.layout import Layout
 layout = Layout(Path(sys.argv[1]))
 if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)
 """
-    done = subprocess.run([sys.executable, "-c", before + code, *map(str, args)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", before + code, *map(str, args)], capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -456,7 +476,10 @@ def test_attachments_come_along(layout: Layout) -> None:
         time.sleep(0.01)
     folder = claim(layout, inbox, found.ready[0])
     assert folder
-    assert sorted((path.name, path.read_bytes()) for path in folder.attachments.iterdir()) == [("a.pdf", b"A"), ("b.pdf", b"B")]
+    assert sorted((path.name, path.read_bytes()) for path in folder.attachments.iterdir()) == [
+        ("a.pdf", b"A"),
+        ("b.pdf", b"B"),
+    ]
     assert os.listdir(sub) == []
     assert set(lying(scan(layout, inbox))) == {"a.pdf"}
 

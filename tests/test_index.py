@@ -13,8 +13,8 @@ import pytest
 
 from fsagent.model import Run
 from fsagent.recovery import open_index, recover
-from fsagent.workspace.index import Index
 from fsagent.workspace.create import init_workspace
+from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, make_folder
 
@@ -31,7 +31,9 @@ def make_run(layout: Layout, number: int, *, settled: bool = True, **more: Any) 
     at = START + timedelta(seconds=number)
     run = f"{at:%Y%m%d-%H%M%S}-{number:05}"
     task = "beat" if number % 3 == 0 else ""
-    envelope = Envelope(run=run, name=f"c{number % 4}.md", trigger="task" if task else "inbox", time=at, task=task, key=f"k{number}")
+    envelope = Envelope(
+        run=run, name=f"c{number % 4}.md", trigger="task" if task else "inbox", time=at, task=task, key=f"k{number}"
+    )
     folder = make_folder(layout.runs / run, envelope)
     folder.claimed.write_bytes(b"words")
     folder.record("attempt", n=1, time=at)
@@ -39,7 +41,14 @@ def make_run(layout: Layout, number: int, *, settled: bool = True, **more: Any) 
     folder.record("started", time=at)
     if settled:
         status = "failed" if number % 5 == 0 else "done"
-        finished = {"status": status, "answer": "ü", "error": "", "engine": "offline", "changed": ["a"], "remembered": []}
+        finished = {
+            "status": status,
+            "answer": "ü",
+            "error": "",
+            "engine": "offline",
+            "changed": ["a"],
+            "remembered": [],
+        }
         folder.record("finished", **finished, finished=at + timedelta(seconds=1), outcome={}, body="x", **more)
         folder.record("published", result=f"outbox/c{number}.md")
         folder.record("settled", settled="archive/x.md")
@@ -187,7 +196,9 @@ def test_threads_and_readers_share_it(layout: Layout) -> None:
         except BaseException as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=write, args=(me,)) for me in range(4)] + [threading.Thread(target=read) for _ in range(2)]
+    threads = [threading.Thread(target=write, args=(me,)) for me in range(4)] + [
+        threading.Thread(target=read) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

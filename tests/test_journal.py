@@ -70,7 +70,9 @@ def test_a_torn_last_line_is_told_and_hurts_no_other(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 80))
-def test_whatever_lies_in_the_file_a_new_record_is_read_back(tmp_path_factory: pytest.TempPathFactory, rest: bytes, cut: int) -> None:
+def test_whatever_lies_in_the_file_a_new_record_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, rest: bytes, cut: int
+) -> None:
     path = tmp_path_factory.mktemp("journal") / "x.jsonl"
     path.write_bytes((b'{"event": "a"}\n' + rest)[:cut])
     fd = open_append(path)
@@ -79,7 +81,9 @@ def test_whatever_lies_in_the_file_a_new_record_is_read_back(tmp_path_factory: p
     assert records(path)[-1] == {"event": "new"}
 
 
-@pytest.mark.parametrize("line", [b"[1]", b'"a"', b"null", b"1", b"{", b"\xff\xfe", b'{"event": "\xff"}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "line", [b"[1]", b'"a"', b"null", b"1", b"{", b"\xff\xfe", b'{"event": "\xff"}', b"[" * 100_000]
+)
 def test_what_is_no_record_is_none(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"event": "a"}\n' + line + b'\n\n{"event": "b"}\n')

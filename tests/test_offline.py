@@ -33,8 +33,14 @@ TOOLS = load_tools()
 def command(steps: str, body: str = "", **envelope: Any) -> Command:
     """A command as a person drops it."""
     raw = f"---\nsteps:\n{steps}\n---\n{body}".encode()
-    given: dict[str, Any] = {"run": "r1", "name": "taxes/x.md", "trigger": "inbox", "time": NOW, "path": "inbox/taxes/x.md"}
-    return read_command(raw, Envelope(**given | envelope), timeout=60, retries=0)
+    given: dict[str, Any] = {
+        "run": "r1",
+        "name": "taxes/x.md",
+        "trigger": "inbox",
+        "time": NOW,
+        "path": "inbox/taxes/x.md",
+    }
+    return read_command(raw, Envelope(**given | envelope), timeout=60, retries=0, engine="auto")
 
 
 def run(folder: Path, what: Command, time_format: str = "%Y-%m-%d %H:%M:%S", allow: str = "allow") -> Ending:
@@ -60,11 +66,14 @@ def test_it_is_installed_as_any_engine_would_be() -> None:
 
 
 def test_steps_are_done_in_order(tmp_path: Path) -> None:
-    ending = run(tmp_path, command("""\
+    ending = run(
+        tmp_path,
+        command("""\
   - write: {path: notes/a.md, text: one}
   - append: {path: notes/a.md, text: two}
   - append: {path: notes/a.md, text: three}
-  - read: notes/a.md"""))
+  - read: notes/a.md"""),
+    )
     assert (tmp_path / "notes" / "a.md").read_text() == "one\ntwo\nthree\n"
     assert ending.step.status == "done"
     assert "one\ntwo\nthree" in ending.step.answer
@@ -156,10 +165,13 @@ def test_the_first_step_that_fails_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_on_error_continue_passes_over_it_and_tells_it(tmp_path: Path) -> None:
-    ending = run(tmp_path, command("""\
+    ending = run(
+        tmp_path,
+        command("""\
   - read: none
     on_error: continue
-  - write: {path: b, text: 'before: [{{ steps.1 }}]'}"""))
+  - write: {path: b, text: 'before: [{{ steps.1 }}]'}"""),
+    )
     assert ending.step.status == "done"
     assert "read failed: there is no 'none'" in ending.step.answer
     assert (tmp_path / "b").read_text() == "before: []"
@@ -218,7 +230,9 @@ def shell_says(folder: Path, steps: str, body: str) -> str:
 
 
 @pytest.mark.parametrize("body", HOSTILE)
-@pytest.mark.parametrize("line", ["printf [%s] {{ body }} end", "printf [%s] '{{ body }}' end", 'printf [%s] "{{ body }}" end'])
+@pytest.mark.parametrize(
+    "line", ["printf [%s] {{ body }} end", "printf [%s] '{{ body }}' end", 'printf [%s] "{{ body }}" end']
+)
 def test_the_body_stays_one_word_of_a_command_line(tmp_path: Path, body: str, line: str) -> None:
     said = shell_says(tmp_path, f"  - shell:\n      command: >-\n        {line}", body)
     assert said == f"[{body.strip()}][end]"
@@ -228,7 +242,10 @@ def test_the_body_stays_one_word_of_a_command_line(tmp_path: Path, body: str, li
 @pytest.mark.parametrize("body", HOSTILE)
 def test_what_a_step_before_brought_stays_one_word(tmp_path: Path, body: str) -> None:
     (tmp_path / "in.txt").write_text(body)
-    assert shell_says(tmp_path, "  - read: in.txt\n  - shell: printf [%s] pre{{ steps.1 }}post end", "x") == f"[pre{body}post][end]"
+    assert (
+        shell_says(tmp_path, "  - read: in.txt\n  - shell: printf [%s] pre{{ steps.1 }}post end", "x")
+        == f"[pre{body}post][end]"
+    )
     assert not (tmp_path / "pwned").exists()
 
 
@@ -242,7 +259,9 @@ def test_a_bare_value_and_a_list_are_guarded_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize("word", ["{{ body }}", "{{ steps.1 }}", "{{ command.name }}", "x{{body}}y"])
 @pytest.mark.parametrize("shell", ["true", "'yes'", "1", "'{{ body }}'"])
 def test_a_line_for_a_shell_takes_nothing_but_the_time(tmp_path: Path, word: str, shell: str) -> None:
-    what = command(f"  - append: {{path: a, text: x}}\n  - shell: {{command: 'echo {word}', shell: {shell}}}", "; touch pwned")
+    what = command(
+        f"  - append: {{path: a, text: x}}\n  - shell: {{command: 'echo {word}', shell: {shell}}}", "; touch pwned"
+    )
     ending = run(tmp_path, what)
     assert ending.step.status == "failed"
     assert "hand the text over as stdin" in ending.step.error
@@ -251,7 +270,9 @@ def test_a_line_for_a_shell_takes_nothing_but_the_time(tmp_path: Path, word: str
 
 def test_a_line_for_a_shell_takes_the_time_and_text_by_stdin(tmp_path: Path) -> None:
     said = shell_says(
-        tmp_path, "  - shell: {command: 'echo {{ date }}; cat | tr a-z A-Z', shell: true, stdin: '{{ body }}'}", "$(touch pwned)"
+        tmp_path,
+        "  - shell: {command: 'echo {{ date }}; cat | tr a-z A-Z', shell: true, stdin: '{{ body }}'}",
+        "$(touch pwned)",
     )
     assert said == "2026-11-22\n$(TOUCH PWNED)"
     assert not (tmp_path / "pwned").exists()

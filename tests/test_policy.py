@@ -45,7 +45,14 @@ def test_one_word_holds_for_every_call(word: Rule) -> None:
     ],
 )
 def test_the_first_pattern_that_fits_counts(subject: str, decision: str) -> None:
-    rule: Rule = {"df *": "allow", "uptime": "allow", "rm *": "ask", "cat a?b": "allow", "notes/*": "allow", "df -h": "deny"}
+    rule: Rule = {
+        "df *": "allow",
+        "uptime": "allow",
+        "rm *": "ask",
+        "cat a?b": "allow",
+        "notes/*": "allow",
+        "df -h": "deny",
+    }
     assert verdict(rule, subject) == decision
 
 
@@ -81,7 +88,9 @@ def test_only_shell_and_http_are_denied_from_the_start() -> None:
 
 def test_rules_as_a_person_writes_them(tmp_path: Path) -> None:
     path = tmp_path / "fsagent.yaml"
-    path.write_text('tools:\n  shell: {"df *": allow, "*": deny}\n  http:\n    https://api.example.org/*: allow\n  write: deny\n')
+    path.write_text(
+        'tools:\n  shell: {"df *": allow, "*": deny}\n  http:\n    https://api.example.org/*: allow\n  write: deny\n'
+    )
     rule_of = load_settings(path).rule
     assert decide("shell", "df -h", rule_of).allowed
     assert not decide("shell", "du -h", rule_of).allowed
@@ -91,7 +100,9 @@ def test_rules_as_a_person_writes_them(tmp_path: Path) -> None:
     assert decide("read", "x", rule_of).allowed
 
 
-@given(st.dictionaries(st.text(max_size=8), st.sampled_from(["allow", "ask", "deny"]), max_size=4), st.text(max_size=12))
+@given(
+    st.dictionaries(st.text(max_size=8), st.sampled_from(["allow", "ask", "deny"]), max_size=4), st.text(max_size=12)
+)
 def test_nothing_is_allowed_without_a_pattern_that_says_so(rule: dict[str, str], subject: str) -> None:
     found = decide("shell", subject, lambda _: rule)  # type: ignore[arg-type, return-value]
     if found.allowed:

@@ -145,7 +145,10 @@ def test_steps_are_carried_out_in_order_and_recorded(world: World) -> None:
     assert ending.step == Step(answer="all done", quiet=True)
     assert world.marked() == ["a", "b", "c"]
     assert (ending.changed, ending.remembered) == (("a", "b", "c"), ("a", "b", "c"))
-    assert [[result.text for result in turn.results] for turn in ending.turns] == [["marked a", "marked b"], ["marked c"]]
+    assert [[result.text for result in turn.results] for turn in ending.turns] == [
+        ["marked a", "marked b"],
+        ["marked c"],
+    ]
     assert [record["event"] for record in world.records] == [
         "step", "call", "result", "call", "result", "turn", "step", "call", "result", "turn",
     ]  # fmt: skip
@@ -163,7 +166,11 @@ def test_a_failing_call_is_a_result_and_the_engine_goes_on(tmp_path: Path) -> No
     world = World(tmp_path / "w", "eod")
     ending = world.run(Script(mark("a"), mark("b"), mark("c")))
     results = [turn.results[0] for turn in ending.turns]
-    assert [(r.ok, r.retryable, r.denied) for r in results] == [(False, True, False), (True, False, False), (False, False, True)]
+    assert [(r.ok, r.retryable, r.denied) for r in results] == [
+        (False, True, False),
+        (True, False, False),
+        (False, False, True),
+    ]
     assert ending.step.answer == "done"
     assert world.marked() == ["b"]
 
@@ -171,7 +178,10 @@ def test_a_failing_call_is_a_result_and_the_engine_goes_on(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (ToolCall("mrk", {"": "a"}), "there is no tool 'mrk' (did you mean 'mark'?); there are: look, mark, repeatable"),
+        (
+            ToolCall("mrk", {"": "a"}),
+            "there is no tool 'mrk' (did you mean 'mark'?); there are: look, mark, repeatable",
+        ),
         (ToolCall("mark", {"wrod": "a"}), "mark has no argument 'wrod' (did you mean 'word'?); it takes word, times"),
         (ToolCall("mark", {}), "misses the argument 'word'"),
         (ToolCall("mark", {"word": ["a"]}), "mark: word: Expected 'str', got 'array'"),
@@ -179,7 +189,10 @@ def test_a_failing_call_is_a_result_and_the_engine_goes_on(tmp_path: Path) -> No
     ],
 )
 def test_a_call_that_cannot_be_made_says_why(world: World, call: ToolCall, says: str) -> None:
-    assert says in Runner(world.tools).faults([ToolCall("mark", {"": "fine"}), msgspec.structs.replace(call, line=7)])[0][1]
+    assert (
+        says
+        in Runner(world.tools).faults([ToolCall("mark", {"": "fine"}), msgspec.structs.replace(call, line=7)])[0][1]
+    )
     assert Runner(world.tools).faults([call, call]) != []
     ending = world.run(Script(Step(calls=(call,))))
     assert says in ending.turns[0].results[0].error
@@ -308,7 +321,7 @@ class Knowing(Mark):
     def before(self, args: MarkArgs, context: Context) -> dict[str, Any] | None:
         return {"marks": self.path.read_text().count("\n") if self.path.exists() else 0}
 
-    def happened(self, args: MarkArgs, context: Context, before: dict[str, Any]) -> ToolResult | None | Literal[False]:
+    def happened(self, args: MarkArgs, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
         now = self.path.read_text().count("\n") if self.path.exists() else 0
         return ToolResult(text="found again", changed=(args.word,)) if now > before["marks"] else False
 

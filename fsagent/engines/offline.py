@@ -49,7 +49,8 @@ def _playbook(request: Request, turns: Sequence[Turn]) -> Step:
 def _sentence(request: Request, turns: Sequence[Turn]) -> Step:
     understood = understand(request.command.body, recurring=request.command.trigger == "task")
     if understood is None:
-        return Step(answer=refusal(request.command.body), status="refused", error="not understood without a model")
+        honest = refusal(request.command.body)
+        return Step(answer=honest, status="refused", error=honest.partition("\n")[0])
     failed = _failure(turns)
     if failed:
         return failed

@@ -30,6 +30,8 @@ class _Group(click.Group):
         except FsagentError as error:
             click.echo(f"fsagent: {error}", err=True)
             context.exit(error.exit_code)
+        except KeyboardInterrupt:
+            context.exit(130)
         except BrokenPipeError:
             sys.stdout = None  # whoever read our output has left; nothing to flush to
             context.exit(1)
@@ -107,6 +109,8 @@ def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
     layout = open_workspace(root)
     if not daemon_runs(layout):
         raise FsagentError(f"no daemon runs on {root}; start it with: fsagent run {root}")
+    if layout.stop.exists():
+        raise FsagentError(f"the agent on {root} is paused by the file STOP; go on with: fsagent resume -w {root}")
     run = hand_in(layout, " ".join(text), trigger="cli", thread=thread)
     result = wait_for(layout, run, seconds)
     if result is None:

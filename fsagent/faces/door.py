@@ -19,7 +19,7 @@ def hand_in(layout: Layout, text: str, *, trigger: Trigger, thread: str = "", na
     now = datetime.now(UTC)
     run = new_run_id(now)
     envelope = Envelope(run=run, name=name or f"{trigger}/{run}.md", trigger=trigger, time=now, thread=thread)
-    drop(layout, envelope, text.encode())
+    drop(layout, envelope, text.encode("utf-8", "surrogateescape"))  # a terminal's bytes, as they were typed
     return run
 
 

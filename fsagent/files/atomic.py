@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -116,13 +117,14 @@ def numbered(path: Path) -> Iterator[Path]:
         yield path.with_name(os.fsdecode(os.fsencode(stem)[:room]) + tail)
 
 
-def read_file(path: Path) -> bytes:
-    """All of a small file; without what Python's own ``open`` asks the system besides."""
+def read_file(path: Path, limit: int = sys.maxsize) -> bytes:
+    """A small file, at most its first ``limit`` bytes; without what Python's own ``open`` asks the system besides."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
-        while part := os.read(fd, 1 << 20):
+        while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
             parts.append(part)
+            limit -= len(part)
         return b"".join(parts)
     finally:
         os.close(fd)

@@ -17,9 +17,8 @@ from ruamel.yaml.comments import CommentedMap
 
 from fsagent.errors import DocumentError
 from fsagent.files import yamltext
-from fsagent.model import Fault
+from fsagent.model import MAX_DOCUMENT, Fault
 
-MAX_BYTES = 1024 * 1024
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -55,10 +54,10 @@ class _Frontmatter(YAMLHandler):
 def decode(raw: bytes, file: str) -> tuple[str, str]:
     """Text and encoding of a file: UTF-8 with or without BOM, UTF-16 with or without BOM. Line ends stay as they are.
 
-    Raises ``DocumentError`` naming the line for anything else, and for files over ``MAX_BYTES``.
+    Raises ``DocumentError`` naming the line for anything else, and for files over ``MAX_DOCUMENT``.
     """
-    if len(raw) > MAX_BYTES:
-        raise DocumentError([Fault(file, f"is larger than {MAX_BYTES // 1024} KiB; attach large texts as files")])
+    if len(raw) > MAX_DOCUMENT:
+        raise DocumentError([Fault(file, f"is larger than {MAX_DOCUMENT // 1024} KiB; attach large texts as files")])
     for bom, encoding in _BOMS:
         if raw.startswith(bom):
             return _decode_as(raw[len(bom) :], encoding, file), encoding

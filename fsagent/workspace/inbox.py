@@ -17,8 +17,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from fsagent.files.documents import MAX_BYTES
 from fsagent.files.names import conflict_of, is_command_name, is_temporary, skip_directory
+from fsagent.model import MAX_DOCUMENT
 from fsagent.workspace.commands import CommandFields, peek
 from fsagent.workspace.layout import Layout, readable
 from fsagent.workspace.runs import Envelope, RunFolder, discard_empty, make_folder
@@ -127,7 +127,7 @@ class Inbox:
         try:
             if _identity(os.fstat(fd)) != arrival.identity or _is_written(fd):
                 return None
-            digest = hashlib.sha256(os.read(fd, MAX_BYTES + 1))
+            digest = hashlib.sha256(os.read(fd, MAX_DOCUMENT + 1))
         finally:
             os.close(fd)
         digest.update(f"\n{arrival.identity[2]}\n{arrival.name}".encode())
@@ -198,7 +198,7 @@ class Inbox:
         try:
             fd = os.open(arrival.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
-                fields = peek(file.read(MAX_BYTES), arrival.name)
+                fields = peek(file.read(MAX_DOCUMENT), arrival.name)
         except OSError:
             pass
         self._peeked[arrival.name] = (arrival.identity, fields)

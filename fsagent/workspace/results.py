@@ -84,7 +84,7 @@ def settle(layout: Layout, folder: RunFolder, envelope: Envelope, outcome: Outco
     path = give_name(folder.claimed, numbered(target))
     for attachment in _files(folder.attachments):
         give_name(attachment, numbered(path.with_name(attachment.name)))
-    write_atomic(folder.command, folder.claimed.read_bytes(), durable=False)
+    write_atomic(folder.command, folder.raw(), durable=False)
     for attachment in _files(folder.attachments):
         write_atomic(attachment, attachment.read_bytes(), durable=False)
     os.unlink(folder.claimed)

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.files.atomic import read_file, sync_dir, sync_file, write_all, write_atomic
-from fsagent.model import Report, Run, Trigger
+from fsagent.model import MAX_DOCUMENT, Report, Run, Trigger
 from fsagent.workspace.journal import decode_record, open_append
 from fsagent.workspace.layout import Layout
 
@@ -107,11 +107,11 @@ class RunFolder:
             return None
 
     def raw(self) -> bytes:
-        """The command's bytes, wherever in the folder they lie now."""
+        """The command's bytes, wherever in the folder they lie now; of a giant only enough to refuse it."""
         try:
-            return read_file(self.claimed)
+            return read_file(self.claimed, MAX_DOCUMENT + 1)
         except FileNotFoundError:
-            return read_file(self.command)
+            return read_file(self.command, MAX_DOCUMENT + 1)
 
     def summary(self) -> Run | None:
         """The run as a line of a list, read from its own record; None for a folder without envelope."""

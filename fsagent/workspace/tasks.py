@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from fsagent.errors import DocumentError, ToolError
 from fsagent.files.atomic import numbered, write_atomic, write_new
-from fsagent.files.documents import MAX_BYTES, read_document, rewrite_document, write_document
+from fsagent.files.documents import read_document, rewrite_document, write_document
 from fsagent.files.fields import Duration, format_duration, nearest, read_fields
 from fsagent.files.names import conflict_of, is_command_name, skip_directory
-from fsagent.model import Fault, Report, Task, ToolCall
+from fsagent.model import MAX_DOCUMENT, Fault, Report, Task, ToolCall
 from fsagent.workspace.commands import read_steps
 from fsagent.workspace.layout import Layout, readable
 from fsagent.workspace.runs import Envelope, drop
@@ -90,9 +90,16 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
     if faults or fields is None:
         raise DocumentError(faults)
     return Task(
-        name=name, path=path, body=document.body, every=float(fields.every), enabled=fields.enabled, engine=fields.engine,
-        timeout=fields.timeout or 0.0, steps=calls, report=fields.report,
-    )  # fmt: skip
+        name=name,
+        path=path,
+        body=document.body,
+        every=float(fields.every),
+        enabled=fields.enabled,
+        engine=fields.engine,
+        timeout=float(fields.timeout or 0),
+        steps=calls,
+        report=fields.report,
+    )
 
 
 def next_slot(every: float, after: datetime) -> datetime:
@@ -233,7 +240,7 @@ class TaskBook:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
-                return read_task(file.read(MAX_BYTES + 1), name, self._layout.name(path))
+                return read_task(file.read(MAX_DOCUMENT + 1), name, self._layout.name(path))
         except DocumentError as error:
             return error
         except OSError as error:
