@@ -36,11 +36,16 @@ def taken_id(layout: Layout, index: Index, envelope: Envelope, command: Command)
 
 
 def superseded(layout: Layout, index: Index, envelope: Envelope, raw: bytes) -> list[Fault]:
-    """The fault of a file saved again with more text, minutes after its first save was taken for the whole command."""
+    """The fault of a file saved again with more text, minutes after its first save was taken for the whole command.
+
+    Where that first save did nothing (refused, failed) the new text is what was meant, and runs.
+    """
     if envelope.trigger != "inbox":
         return []
     run = index.last_of(envelope.name, but=envelope.run)
-    if run is None or run.started is None or envelope.time - run.started > SUPERSEDED_WITHIN:
+    if run is None or run.started is None or run.status in ("refused", "failed", "interrupted"):
+        return []
+    if envelope.time - run.started > SUPERSEDED_WITHIN:
         return []
     try:
         before = RunFolder(layout.runs / run.run).raw().rstrip()

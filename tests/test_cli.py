@@ -291,7 +291,7 @@ def test_show_finds_a_run_by_any_clear_part_of_its_name(live: Agent) -> None:
 def test_tasks_with_their_last_and_next_times(live: Agent) -> None:
     (live.layout.tasks / "tick.md").write_text("---\nevery: 1s\n---\nLog the timestamp to tick.txt")
     (live.layout.tasks / "bad.md").write_text("---\nevry: 1s\n---\nx")
-    wait_for(lambda: (live.root / "tick.txt").exists(), "the task runs")
+    wait_for((live.root / "tick.txt").exists, "the task runs")
     check(live.cli("tasks"), 0, "tick", "every 1s", "broken", "did you mean 'every'?", "tasks/bad.md:2")
     tasks = {task["task"]: task for task in read_json(live.cli("tasks", "--json"))}
     tick = wait_for(
@@ -327,13 +327,16 @@ def test_pause_and_resume(live: Agent) -> None:
         wait_for(lambda: "Paused" in live.layout.status.read_text(), "status.md says so")
         check(live.cli("status"), 0, "Paused")
         assert read_json(live.cli("status", "--json"))["paused"]
-        check(live.cli("ask", "--timeout", "0.5s", "What is my name?"), 5)
+        check(live.cli("ask", "What is my name?"), 1, "paused by the file STOP", "fsagent resume")
+        live.drop("held.md", "What is my name?")
         check(live.cli("health"), 0)
         check(live.cli("pause"), 0)
+        assert (live.layout.inbox / "held.md").exists(), "nothing new starts"
     finally:
         check(live.cli("resume"), 0, "resumed")
     check(live.cli("resume"), 0)
     assert not live.layout.stop.exists()
+    live.result("held.md")
     check(live.cli("ask", "--timeout", "20s", "What is my name?"), 0)
 
 
@@ -402,7 +405,7 @@ def start_slow(agent: Agent, settings: str, seconds: float) -> None:
         "slow.md",
         f"---\nsteps:\n  - shell: {{command: 'touch begun; sleep {seconds}; touch ended', shell: true}}\n---\n",
     )
-    wait_for(lambda: (agent.root / "begun").exists(), "it runs")
+    wait_for((agent.root / "begun").exists, "it runs")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -420,12 +423,13 @@ def test_a_stop_finishes_what_runs(agent: Agent, number: int, code: int) -> None
 
 
 def test_a_stop_is_bounded(agent: Agent) -> None:
-    start_slow(agent, "shutdown_wait: 0.3s\n", 300)
+    seconds = 10**6 + os.getpid()  # a number that tells our program from anybody's
+    start_slow(agent, "shutdown_wait: 0.3s\n", seconds)
     before = time.monotonic()
     assert agent.stop() == 0
     assert time.monotonic() - before < 25
     assert not (agent.layout.outbox / "slow.md").exists()
-    assert subprocess.run(["pgrep", "-f", "sleep 300"], capture_output=True).stdout.split() == [], (
+    assert subprocess.run(["pgrep", "-f", f"sleep {seconds}"], capture_output=True).stdout.split() == [], (
         "its programs ended with it"
     )
     agent.once()
@@ -491,11 +495,20 @@ FAULTS = {
     ".fsagent/runs/20260101-000000-abcde/steps.jsonl": b"\xff\xfe{{",
 }
 TOLD = [
-    "fsagent.yaml:1:1: timeout:", "soul.md: ", "soul.sync-conflict-20260102-030405-ABCDEF7.md: is a sync conflict copy",
-    "tasks/bad.md:2:1: every:", "tasks/steps.md:3: steps: there is no tool 'rea'", "tasks/x.sync-conflict", "inbox/unknown.md:2:1: retrys:",
-    "inbox/steps.md:3: steps: write: misses the argument 'text'", "inbox/latin.md:1: is not UTF-8", "inbox/photo.jpg: is no command",
-    ".fsagent/journal/2026-01.jsonl:2: is no record", ".fsagent/runs/20260101-000000-abcde: has no envelope", "outbox/: must be a folder",
-]  # fmt: skip
+    "fsagent.yaml:1:1: timeout:",
+    "soul.md: ",
+    "soul.sync-conflict-20260102-030405-ABCDEF7.md: is a sync conflict copy",
+    "tasks/bad.md:2:1: every:",
+    "tasks/steps.md:3: steps: there is no tool 'rea'",
+    "tasks/x.sync-conflict",
+    "inbox/unknown.md:2:1: retrys:",
+    "inbox/steps.md:3: steps: write: misses the argument 'text'",
+    "inbox/latin.md:1: is not UTF-8",
+    "inbox/photo.jpg: is no command",
+    ".fsagent/journal/2026-01.jsonl:2: is no record",
+    ".fsagent/runs/20260101-000000-abcde: has no envelope",
+    "outbox/: must be a folder",
+]
 
 
 def test_doctor_reports_all_faults_of_a_workspace(agent: Agent) -> None:

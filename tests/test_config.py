@@ -62,7 +62,7 @@ def test_every_setting_can_be_set(tmp_path: Path) -> None:
 heartbeat_interval: 5m
 timezone: Europe/Berlin
 time_format: "%d.%m.%Y %H:%M"
-engine: offline
+engine: mine
 timeout: 1h30m
 retries: 3
 retry_wait: 1s
@@ -93,7 +93,7 @@ tools:
         ("timezone: Mars/Olympus", "is no time zone; write for instance Europe/Berlin"),
         ("timezone: ../../etc/passwd", "is no time zone"),
         ("timezone: /etc/localtime", "is no time zone"),
-        ("engine: modle", "cannot be"),
+        ("engine: [auto]", "must be text"),
         ("timeout: 0s", "must be at least"),
         ("timeout: forever", "is no duration"),
         ("retries: -1", "must be between 0 and 20"),

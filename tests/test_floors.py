@@ -143,7 +143,7 @@ def test_the_wings_never_meet_below_the_pipeline() -> None:
 
 
 def test_faces_know_no_engine_runner_or_daemon() -> None:
-    forbidden = RIGHT | {part for part in FLOORS[4]}
+    forbidden = RIGHT | set(FLOORS[4])
     for module in (name for name in MODULES if part_of(name) == "faces"):
         wrong = {other for other in ours(module) if part_of(other) in forbidden}
         allowed = AT_THE_COUNTER if module == "fsagent.faces.cli" else set()

@@ -983,7 +983,7 @@ def test_the_refusal_is_honest() -> None:
     text = refusal("Write a poem\nabout the sea")
     assert '"Write a poem about the sea"' in text
     assert "model" in text
-    assert "set `model:` in fsagent.yaml" in text
+    assert "name it with `engine:`" in text
     for intent in INTENTS:
         assert intent.does in text
     assert refusal("")

@@ -141,8 +141,23 @@ def test_paths_may_hold_templates_and_stay_inside(tmp_path: Path) -> None:
     assert not (tmp_path / "outside.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["steps.2", "steps.0", "steps.9", "steps.x", "nwo", "command.body.x", "command.secret", "body.x",
-                                  "__class__", "now.year", "command", "steps"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "steps.2",
+        "steps.0",
+        "steps.9",
+        "steps.x",
+        "nwo",
+        "command.body.x",
+        "command.secret",
+        "body.x",
+        "__class__",
+        "now.year",
+        "command",
+        "steps",
+    ],
+)
 def test_a_name_that_stands_for_nothing_ends_the_run(tmp_path: Path, name: str) -> None:
     what = command(f"  - append: {{path: a, text: x}}\n  - write: {{path: b, text: '{{{{ {name} }}}}'}}")
     ending = run(tmp_path, what)
@@ -219,8 +234,29 @@ def test_steps_that_are_none_are_told_with_their_line(steps: str, line: int, say
 
 # nothing that is filled in becomes more than the one word it stands in
 
-HOSTILE = ["; touch pwned", "$(touch pwned)", "`touch pwned`", "a && touch pwned", "| touch pwned", "> pwned", "' ; touch pwned ; '",
-           '" ; touch pwned ; "', "\\", "a\ntouch pwned", "$HOME", "*", "~", "-n", "'", '"', "a  b", "{{ now }}", "#", "&", "ü 😀"]  # fmt: skip
+HOSTILE = [
+    "; touch pwned",
+    "$(touch pwned)",
+    "`touch pwned`",
+    "a && touch pwned",
+    "| touch pwned",
+    "> pwned",
+    "' ; touch pwned ; '",
+    '" ; touch pwned ; "',
+    "\\",
+    "a\ntouch pwned",
+    "$HOME",
+    "*",
+    "~",
+    "-n",
+    "'",
+    '"',
+    "a  b",
+    "{{ now }}",
+    "#",
+    "&",
+    "ü 😀",
+]
 
 
 def shell_says(folder: Path, steps: str, body: str) -> str:

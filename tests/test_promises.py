@@ -258,6 +258,34 @@ def test_headless_without_display_terminal_home_or_a_writable_root(agent: Agent)
         process.stdout.close()
 
 
+# Idle
+
+
+def _switches(pid: int) -> int:
+    """How often the threads of a process have gone to sleep so far."""
+    found = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        found += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status.read_text(), re.MULTILINE)[1])
+    return found
+
+
+def test_an_idle_daemon_sleeps_and_stays_small(agent: Agent) -> None:
+    agent.start()
+    agent.drop("1.md", "My name is Alice.")
+    agent.result("1.md")
+    pid = agent.process.pid
+
+    def quiet() -> bool:
+        before = _switches(pid)
+        time.sleep(4)  # the measurement itself: how often it wakes while nothing happens
+        return _switches(pid) - before <= 8
+
+    wait_for(quiet, "at most two wake-ups a second, all threads together")
+    (pss,) = re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert int(pss) < 40 * 1024
+    assert "/ssl" not in (maps := Path(f"/proc/{pid}/maps").read_text()) and "pydantic" not in maps
+
+
 # 4. Many at once
 
 

@@ -37,7 +37,7 @@ from fsagent.tools.base import Context
 from fsagent.workspace.commands import CommandFields, read_command
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.layout import PLACES
-from fsagent.workspace.reserved import RESERVED_WRITE
+from fsagent.workspace.reserved import RESERVED_WRITE, tools_root
 from fsagent.workspace.results import Outcome, render
 from fsagent.workspace.runs import Envelope
 from fsagent.workspace.tasks import TaskFields
@@ -256,13 +256,13 @@ def test_the_policy_example_decides_as_shown(tmp_path: Path) -> None:
     layout.settings.write_text(blocks("file: my-agent/fsagent.yaml")[0])
     rule_of, tools = load_settings(layout.settings).rule, load_tools()
     context = Context(
-        root=layout.tools_root(), home=None, now=lambda: NOW, run="r", trigger="inbox", seconds_left=lambda: 1.0,
+        root=tools_root(layout), home=None, now=lambda: NOW, run="r", trigger="inbox", seconds_left=lambda: 1.0,
         stopping=lambda: False,
     )  # fmt: skip
     for shown, subject, decision in table("decisions"):
         raw = f"---\nsteps:\n  - {code(shown)[0]}\n---\n".encode()
         envelope = Envelope(run="r", name="a.md", trigger="inbox", time=NOW)
-        call = read_command(raw, envelope, timeout=1, retries=0).steps[0]
+        call = read_command(raw, envelope, timeout=1, retries=0, engine="auto").steps[0]
         tool = tools[call.tool]
         args = {tool.main if name == "" else name: value for name, value in call.args.items()}
         prepared = tool.prepare(msgspec.convert(args, tool.args, strict=False), context)

@@ -1,4 +1,4 @@
-"""The loop and its promise: whatever is cut off, no call that has a result is made again, and none in doubt is repeated.
+"""The loop and its promise: no call that has a result is made again, and none in doubt is repeated.
 
 The tools here are real ones that write to disk; a crash is an exception that no part of ours catches, raised at one of
 the points where a kill could strike: before or after any record, before or after the effect of a tool.
@@ -35,8 +35,11 @@ class MarkArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Mark(Tool[MarkArgs]):
-    """Writes its word into a file; ``plan`` says what happens: o works, e fails, d is denied, k kills before the effect,
-    K after it. One letter per call, the last one for ever."""
+    """Writes its word into a file.
+
+    ``plan`` says what happens, one letter per call, the last one for ever: o works, e fails, d is denied, k kills
+    before the effect, K after it.
+    """
 
     name = "mark"
     args = MarkArgs
@@ -282,7 +285,7 @@ def test_a_run_cut_off_at_any_record_is_gone_on_with(tmp_path: Path, repeat: boo
         for word in known:
             assert after.count(word) == 1, f"{word} has a result and was made again (record {number})"
         if ending.step.status == "done":
-            assert [word for word in dict.fromkeys(after)] == WORDS
+            assert list(dict.fromkeys(after)) == WORDS
             assert [r.text for turn in ending.turns for r in turn.results] == [f"marked {word}" for word in WORDS]
             if not repeat:
                 assert all(after.count(word) == 1 for word in "abcf"), f"a once-call was repeated (record {number})"

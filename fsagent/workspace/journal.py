@@ -54,8 +54,12 @@ class Journal:
         if durable:
             with self._sync_lock:
                 if self._synced < mine:
-                    reach = self._written
-                    os.fdatasync(self._fd)
+                    with self._lock:  # a copy, for a new month closes the file that this thread waits for
+                        reach, fd = self._written, os.dup(self._fd)
+                    try:
+                        os.fdatasync(fd)
+                    finally:
+                        os.close(fd)
                     self._synced = reach
         if self._listener:
             self._listener(record)
@@ -66,7 +70,7 @@ class Journal:
             if self._fd >= 0:
                 os.fsync(self._fd)
                 os.close(self._fd)
-            self._fd, self._month = -1, ""
+            self._fd, self._month, self._synced = -1, "", self._written
 
     def _open(self, month: str) -> None:
         fd = open_append(self._folder / f"{month}.jsonl")
