@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
 from fsagent import __version__, recovery
+from fsagent.bell import Bell
 from fsagent.clock import Clock
 from fsagent.config import Settings, load_settings
 from fsagent.errors import AlreadyRunningError, SettingsError
@@ -56,11 +57,10 @@ class Daemon:
         self._settings_fault: SettingsError | None = None
         self._lock = lock(layout.locks / DAEMON_LOCK, 0)
         self.journal = Journal(layout.journal, now, listener)
-        self._woken: set[str] = set()
-        self._woken_lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._draining = threading.Event()
+        self._woken: deque[str] = deque()
+        self._bell = Bell()
+        self._draining = False  # nothing new is begun
+        self._stopping = False  # what runs is to end
         self._next_scan = 0.0
         self._next_status = 0.0
         self._status_due = True
@@ -96,7 +96,7 @@ class Daemon:
             self.wake,
         )
         self._pipeline = Pipeline(
-            layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now, self._stopping.is_set
+            layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now, lambda: self._stopping
         )
         self._lanes = Lanes(self._work, lambda: self._settings.max_runs, self.wake)
         self._clock = Clock(self._book, self.settings, self.journal, self._lanes.has_task)
@@ -119,35 +119,32 @@ class Daemon:
         return self._settings
 
     def wake(self, place: str = "") -> None:
-        """Ask for a look at a place, soon. From any thread."""
-        with self._woken_lock:
-            self._woken.add(place)
-        self._wake.set()
+        """Ask for a look at a place, soon. From any thread or a signal handler."""
+        self._woken.append(place)
+        self._bell.ring()
 
     def stop(self) -> None:
         """Ask the daemon to end; from any thread or a signal handler. What runs may finish."""
-        self._draining.set()
-        self._wake.set()
+        self._draining = True
+        self._bell.ring()
 
     def run(self) -> None:
         """Beat until ``stop`` is called. A disk that fails for a while is told and waited for."""
-        while not self._draining.is_set():
+        while not self._draining:
             try:
                 wait = self.beat()
             except (OSError, sqlite3.Error) as error:
                 self._complain(error)
                 wait = RETRY_AFTER_TROUBLE
-            self._wake.wait(wait)
-            self._wake.clear()
+            self._bell.wait(wait)
 
     def run_once(self) -> None:
         """Do all that is due and waiting, then return; files that are still being written are waited for."""
         looked_again = False
-        while not self._draining.is_set() and not self.layout.stop.exists():
+        while not self._draining and not self.layout.stop.exists():
             wait = self.beat()
             if self._lanes.waiting() or self._lanes.running() or self._intake.waiting() or self._intake.settling:
-                self._wake.wait(wait)
-                self._wake.clear()
+                self._bell.wait(wait)
                 looked_again = False
             elif looked_again and wait > 0:
                 return
@@ -158,8 +155,7 @@ class Daemon:
 
     def beat(self) -> float:
         """One turn: look where something may have changed, hand out what is due; gives the seconds until the next."""
-        with self._woken_lock:
-            woken, self._woken = self._woken, set()
+        woken = {self._woken.popleft() for _ in range(len(self._woken))}
         now, paused = self.now(), self.layout.stop.exists()
         full = time.monotonic() >= self._next_scan
         if full or "root" in woken:
@@ -193,9 +189,9 @@ class Daemon:
 
     def close(self) -> None:
         """Finish what runs, for ``shutdown_wait`` at most, and leave the workspace in order."""
-        self._draining.set()
+        self._draining = True
         left = self._lanes.close(self._settings.shutdown_wait)
-        self._stopping.set()
+        self._stopping = True
         for run in left:
             run.folder.record("stopped")
             run.folder.close()
@@ -234,7 +230,7 @@ class Daemon:
 
     def _admit(self, now: datetime) -> None:
         """Claim and understand what waits, a little ahead of what can run."""
-        while not self._draining.is_set() and self._lanes.waiting() < ADMIT_AHEAD:
+        while not self._draining and self._lanes.waiting() < ADMIT_AHEAD:
             folder = self._intake.take(now)
             if folder is None:
                 return

@@ -33,7 +33,7 @@ def recover(layout: Layout, index: Index) -> list[RunFolder]:
     for name in _unlisted(layout, index):
         folder = RunFolder(layout.runs / name)
         summary, envelope = folder.summary(), folder.envelope()
-        settled = any(event["event"] == "settled" for event in folder.events())
+        settled = any(event.get("event") == "settled" for event in folder.events())
         if settled and summary and envelope:
             index.put(summary, key=envelope.key, is_open=False)
         else:

@@ -13,8 +13,8 @@ from typing import Any
 
 import frontmatter
 
-from fsagent.workspace.index import Index
 from fsagent.workspace.create import init_workspace
+from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 
 FSAGENT = [sys.executable, "-m", "fsagent"]

@@ -28,6 +28,7 @@ FLOORS = {
     2: ["workspace"],
     3: ["policy", "tools", "engines", "runner"],
     4: [
+        "bell",
         "clock",
         "daemon",
         "doctor",

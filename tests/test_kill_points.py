@@ -10,9 +10,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness import Agent
 
 from fsagent.doctor import examine
+from harness import Agent
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 CALLS = ("mkdir", "rename", "linkat", "unlink", "fsync", "fdatasync", "write")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -302,6 +304,21 @@ def test_a_line_for_a_shell_takes_nothing_but_the_time(tmp_path: Path, word: str
     assert ending.step.status == "failed"
     assert "hand the text over as stdin" in ending.step.error
     assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("line", ["sh -c 'echo {{ body }}'", "bash -lc '{{ steps.1 }}'", "python3 -c '{{ body }}'"])
+@pytest.mark.parametrize("form", ["text", "list"])
+def test_what_is_filled_in_is_never_a_program_for_an_interpreter(tmp_path: Path, line: str, form: str) -> None:
+    call = json.dumps(line if form == "text" else shlex.split(line))
+    what = command(f"  - append: {{path: a, text: x}}\n  - shell: {{command: {call}}}", "; touch pwned")
+    ending = run(tmp_path, what)
+    assert ending.step.status == "failed" and "hand the text over as stdin" in ending.step.error
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_filled_line_means_no_more_than_an_unfilled_one(tmp_path: Path) -> None:
+    ending = run(tmp_path, command("  - shell: echo {{ body }} > out.txt", "hello"))
+    assert ending.step.status == "failed" and "only to a shell" in ending.step.error
 
 
 def test_a_line_for_a_shell_takes_the_time_and_text_by_stdin(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from harness import FSAGENT, Agent, wait_for
 
 from fsagent.daemon import Daemon
 from fsagent.workspace.create import init_workspace
+from harness import FSAGENT, Agent, wait_for
 
 FAST = "settle: 300ms\nsettle_renamed: 100ms\n"
 TIMESTAMP = "Log the timestamp to log.txt every heartbeat\n"
@@ -196,7 +196,9 @@ def test_a_failing_and_a_slow_task_delay_no_other(agent: Agent) -> None:
     agent.start()
     log = agent.root / "log.txt"
     wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 3, "the good task goes on")
-    wait_for(lambda: '"skipped","task":"slow"' in "".join(p.read_text() for p in agent.layout.journal.glob("*")), "skips")
+    wait_for(
+        lambda: '"skipped","task":"slow"' in "".join(p.read_text() for p in agent.layout.journal.glob("*")), "skips"
+    )
     tasks = agent.cli("tasks")
     assert "tasks/broken.md:3:1: evry" in tasks.stdout and "did you mean 'every'" in tasks.stdout
     assert agent.stop() == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -15,10 +16,13 @@ import msgspec
 from fsagent.engines.base import Request
 from fsagent.engines.intents import refusal, understand
 from fsagent.model import Step, ToolCall, Turn
+from fsagent.tools.shell import operator_in
 
 QUIET_TOOLS = frozenset({"write", "append", "edit", "remember", "forget", "task"})
 """Tools whose success is no news: a task that used nothing else has nothing to tell a person."""
 
+_CODE_OPTION = re.compile(r"-\w*[ce]|--(?:eval|command)")
+_WOULD_BE_RUN = "a shell line takes no {{ … }} but the time, for it would be run; hand the text over as stdin:"
 _TEMPLATE = re.compile(r"\{\{\s*([\w.-]+)\s*\}\}")
 
 
@@ -106,20 +110,36 @@ def _filled(call: ToolCall, request: Request, turns: Sequence[Turn]) -> ToolCall
 
 
 def _filled_command_line(args: dict[str, Any], value_of: Callable[[re.Match[str]], str]) -> dict[str, Any]:
-    """Take a command line with templates out of ``args`` and give its words; empty where there is nothing to fill."""
+    """Take a command line with templates out of ``args`` and give its words; empty where there is nothing to fill.
+
+    Raises ``ValueError`` where what is filled in would be run: in a shell's line, or as the program of a ``-c``.
+    """
     key = "" if "" in args else "command"
     line = args.get(key)
+    if isinstance(line, list):
+        _guard_code([str(word) for word in line])
     if not isinstance(line, str) or not _TEMPLATE.search(line):
         return {}
-    if str(args.get("shell", "false")).lower() in ("false", "no", "off", "0", ""):
-        words = shlex.split(_TEMPLATE.sub(lambda match: "{{" + match[1] + "}}", line))
-        del args[key]
-        return {"command": [_TEMPLATE.sub(value_of, word) for word in words]}
-    if any(match[1] not in ("now", "date", "time") for match in _TEMPLATE.finditer(line)):
-        raise ValueError(
-            "a shell line takes no {{ … }} but the time, for it would be run; hand the text over as stdin:"
-        )
-    return {}
+    if str(args.get("shell", "false")).lower() not in ("false", "no", "off", "0", ""):
+        if _holds_text(line):
+            raise ValueError(_WOULD_BE_RUN)
+        return {}
+    if operator := operator_in(line):
+        raise ValueError(f"{operator!r} means something only to a shell; add shell: true, or quote it")
+    words = shlex.split(_TEMPLATE.sub(lambda match: "{{" + match[1] + "}}", line))
+    _guard_code(words)
+    del args[key]
+    return {"command": [_TEMPLATE.sub(value_of, word) for word in words]}
+
+
+def _guard_code(words: Sequence[str]) -> None:
+    if any(_CODE_OPTION.fullmatch(before) and _holds_text(word) for before, word in pairwise(words)):
+        raise ValueError(_WOULD_BE_RUN)
+
+
+def _holds_text(line: str) -> bool:
+    """True if a template other than the time stands in ``line``."""
+    return any(match[1] not in ("now", "date", "time") for match in _TEMPLATE.finditer(line))
 
 
 def _value(name: str, request: Request, turns: Sequence[Turn]) -> str:

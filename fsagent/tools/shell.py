@@ -98,7 +98,7 @@ def _argv(args: ShellArgs) -> list[str]:
             argv = shlex.split(args.command)
         except ValueError as error:
             raise ToolError(f"command: {error}; write it as a list, or close the quotes") from None
-        operator = _operator(args.command)
+        operator = operator_in(args.command)
         if operator:
             raise ToolError(f"command: {operator!r} means something only to a shell; add shell: true, or quote it")
     if not argv or not argv[0] or not str(args.command).strip():
@@ -108,7 +108,7 @@ def _argv(args: ShellArgs) -> list[str]:
     return argv
 
 
-def _operator(command: str) -> str:
+def operator_in(command: str) -> str:
     """The first unquoted operator of a shell in ``command`` (a pipe, a redirection …), or an empty text."""
     found = _OPERATOR.search(_QUOTED.sub("", command))
     return found[0] if found else ""

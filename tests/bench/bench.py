@@ -23,11 +23,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import FSAGENT, Agent, wait_for  # noqa: E402  # found only now
-
 from fsagent.faces.door import hand_in  # noqa: E402
 from fsagent.model import Run  # noqa: E402
 from fsagent.workspace.index import Index  # noqa: E402
+from harness import FSAGENT, Agent, wait_for  # noqa: E402  # found only now
 
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\n"
 
@@ -135,9 +134,7 @@ def burst(quick: bool) -> None:
             for number in range(count):
                 rename_in(made.layout.inbox, f"{number}.md")
             place = made.layout.archive / f"{datetime.now(UTC):%Y-%m}"
-            wait_for(
-                lambda place=place, count=count: place.exists() and len(os.listdir(place)) >= count, seconds=1200
-            )
+            wait_for(lambda place=place, count=count: place.exists() and len(os.listdir(place)) >= count, seconds=1200)
             ours = count / (time.perf_counter() - begin)
         say(f"burst of {count:,}: commands per second", ours, base, "1/s", "goal ≥ 300, the same at both sizes")
 
@@ -186,7 +183,9 @@ def face(quick: bool) -> None:
         made.result("a.md")
         base = spent([sys.executable, "-c", "pass"])
         for words in (["status"], ["runs"], ["tasks"], ["health"], ["show", "last"]):
-            say(f"fsagent {' '.join(words)}", spent([*FSAGENT, *words, "-w", str(made.root)]), base, "s", "goal < 0.3 s")
+            say(
+                f"fsagent {' '.join(words)}", spent([*FSAGENT, *words, "-w", str(made.root)]), base, "s", "goal < 0.3 s"
+            )
 
 
 def spent(command: list[str]) -> float:
