@@ -312,13 +312,15 @@ def test_what_is_filled_in_is_never_a_program_for_an_interpreter(tmp_path: Path,
     call = json.dumps(line if form == "text" else shlex.split(line))
     what = command(f"  - append: {{path: a, text: x}}\n  - shell: {{command: {call}}}", "; touch pwned")
     ending = run(tmp_path, what)
-    assert ending.step.status == "failed" and "hand the text over as stdin" in ending.step.error
+    assert ending.step.status == "failed"
+    assert "hand the text over as stdin" in ending.step.error
     assert not (tmp_path / "pwned").exists()
 
 
 def test_a_filled_line_means_no_more_than_an_unfilled_one(tmp_path: Path) -> None:
     ending = run(tmp_path, command("  - shell: echo {{ body }} > out.txt", "hello"))
-    assert ending.step.status == "failed" and "only to a shell" in ending.step.error
+    assert ending.step.status == "failed"
+    assert "only to a shell" in ending.step.error
 
 
 def test_a_line_for_a_shell_takes_the_time_and_text_by_stdin(tmp_path: Path) -> None:

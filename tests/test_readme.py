@@ -354,7 +354,8 @@ def test_what_the_page_and_the_code_point_to_exists() -> None:
     heads = re.findall(r"^#+ (.+)$", TEXT, re.MULTILINE)
     assert set(re.findall(r"see README, '(.+?)'", refusal("x"))) <= set(heads)
     assert {"Exit codes", "Not promised", "Steps"} <= set(heads)
-    assert "`engine:`" in refusal("x") and "name it with `engine:`" in TEXT
+    assert "`engine:`" in refusal("x")
+    assert "name it with `engine:`" in TEXT
 
 
 def test_the_promises_are_numbered_and_each_names_its_proof() -> None:

@@ -32,7 +32,8 @@ def test_what_a_sync_client_delivers_again_is_not_run_again(agent: Agent) -> Non
     wait_for(lambda: "delivered again" in agent.output(), "the daemon tells")
     wait_for(lambda: len(agent.files(agent.layout.archive)) == 2, "it is kept")
     assert log(agent) == ["one"]
-    assert agent.files(agent.layout.outbox) == ["a.md"] and not agent.files(agent.layout.inbox)
+    assert agent.files(agent.layout.outbox) == ["a.md"]
+    assert not agent.files(agent.layout.inbox)
 
 
 def test_what_a_person_drops_again_is_run_again(agent: Agent) -> None:
@@ -58,7 +59,8 @@ def test_one_run_per_id(agent: Agent) -> None:
     for name in ("a.md", "b.md"):
         agent.drop(name, "---\nid: order-1\n---\nLog one to log.txt")
         agent.result(name)
-    assert agent.result("b.md")["status"] == "refused" and "order-1" in agent.result("b.md")["error"]
+    assert agent.result("b.md")["status"] == "refused"
+    assert "order-1" in agent.result("b.md")["error"]
     assert log(agent) == ["one"]
 
 
@@ -85,7 +87,7 @@ def test_a_command_that_ends_the_daemon_is_tried_twice_and_not_a_third_time(tmp_
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[fsagent.engines]\ndeadly = deadly:Deadly\n")
     (site / "deadly.py").write_text(
-        "import os\n\nclass Deadly:\n    name = 'deadly'\n\n    def decide(self, request, turns):\n        os._exit(9)\n"
+        "import os\n\nclass Deadly:\n    name = 'deadly'\n\n    def decide(self, *_):\n        os._exit(9)\n"
     )
     agent = Agent(tmp_path / "ws", "settle: 0s\nsettle_renamed: 0s\n")
     agent.drop("a.md", "---\nengine: deadly\n---\nanything")
@@ -94,4 +96,5 @@ def test_a_command_that_ends_the_daemon_is_tried_twice_and_not_a_third_time(tmp_
         assert agent.once(check=False, env=environment).returncode == 9
     assert agent.once(env=environment).returncode == 0
     assert agent.result("a.md")["status"] == "interrupted"
-    assert agent.files(agent.layout.failed) == ["a.md"] and not agent.files(agent.layout.inbox)
+    assert agent.files(agent.layout.failed) == ["a.md"]
+    assert not agent.files(agent.layout.inbox)
