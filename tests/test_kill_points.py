@@ -1,4 +1,4 @@
-"""kill -9 at every system call that changes a disk, for one command: what README promises 1 to 3 say must hold after it.
+"""kill -9 at every system call that changes a disk, for one command: README promises 1 to 3 must hold after it.
 
 strace ends the daemon at the n-th call of a kind; then a daemon that nobody ends runs to the end. The walk stops by
 itself at the first n that the run never reaches.
@@ -57,7 +57,7 @@ def _in_one_place(agent: Agent) -> str:
         "runs": [name for name in agent.files(agent.layout.runs) if name.endswith("claimed.md")],
     }
     found = {place: names for place, names in places.items() if names}
-    assert len(found) == 1 and len(next(iter(found.values()))) == 1, found
+    assert [len(names) for names in found.values()] == [1], found
     return next(iter(found))
 
 

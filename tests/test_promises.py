@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
@@ -19,7 +20,6 @@ import pytest
 from fsagent.daemon import Daemon
 from fsagent.workspace.create import init_workspace
 from harness import FSAGENT, Agent, wait_for
-import itertools
 
 FAST = "settle: 300ms\nsettle_renamed: 100ms\n"
 TIMESTAMP = "Log the timestamp to log.txt every heartbeat\n"

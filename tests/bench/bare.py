@@ -1,7 +1,8 @@
 """The baseline: a bare loop on inotify that claims by rename and makes the same syncs as a run of the daemon, no more.
 
-``python bare.py FOLDER`` serves ``FOLDER/inbox`` until it is killed. What it makes durable for each file, as the daemon
-does for a command that changes nothing: that it started, how it ended, the result, the result's name, the file's new name.
+``python bare.py FOLDER`` serves ``FOLDER/inbox`` until it is killed. What it makes durable for each file is what the
+daemon does for a command that changes nothing: that it started, how it ended, the result, the result's name, and the
+file's new name.
 """
 
 from __future__ import annotations

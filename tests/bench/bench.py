@@ -1,7 +1,7 @@
 """How fast and how small: every figure beside the same work done by a bare loop in the same run.
 
-``python tests/bench/bench.py [--quick] [NAME …]``; without names all of them. Read the ratios: the machine is shared, so
-its milliseconds say little. Nothing here asserts; the promises that can be tested are in the tests.
+``python tests/bench/bench.py [--quick] [NAME …]``; without names all of them. Read the ratios: a shared machine's
+milliseconds say little. Nothing here asserts; the promises that can be tested are in the tests.
 """
 
 from __future__ import annotations
@@ -250,8 +250,16 @@ def fill(made: Agent, count: int) -> None:
         for name in ("command.md", "result.md", "steps.jsonl"):
             os.link(source / name, folder / name)
         os.link(source / "command.md", month / f"{number}.md")
-        index.put(Run(run=run, command=f"{number}.md", trigger="inbox", status="done", started=sample.started,
-                      finished=sample.finished, settled=f"archive/2026-01/{number}.md"), key=str(number), is_open=False)  # fmt: skip
+        done = Run(
+            run=run,
+            command=f"{number}.md",
+            trigger="inbox",
+            status="done",
+            started=sample.started,
+            finished=sample.finished,
+            settled=f"archive/2026-01/{number}.md",
+        )
+        index.put(done, key=str(number), is_open=False)
     index.close()
 
 
