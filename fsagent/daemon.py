@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import FrameType
 
@@ -198,10 +199,11 @@ class Daemon:
         self._lanes.close(5.0)
         self._watcher.stop()
         cut = [run.folder.run for run in self._lanes.running()]
-        self._board.farewell(self._snapshot())
-        self.journal.append("daemon stopped", pid=os.getpid(), cut_short=cut)
-        self.journal.close()
-        self._index.close()
+        with suppress(OSError, sqlite3.Error):  # a full disk must not keep us from ending
+            self._board.farewell(self._snapshot())
+            self.journal.append("daemon stopped", pid=os.getpid(), cut_short=cut)
+            self.journal.close()
+            self._index.close()
         self._lock.release()
 
     def _look_around(self) -> None:

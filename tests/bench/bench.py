@@ -240,14 +240,18 @@ def fill(made: Agent, count: int) -> None:
     """The files and rows that ``count`` done commands leave, copied from one that was really done."""
     index = Index(made.layout.index, write=True)
     (sample,) = index.recent(1)
-    source = made.layout.runs / sample.run
+    names = ("command.md", "result.md", "steps.jsonl")
+    source = made.layout.tmp / "source"
     month = made.layout.archive / "2026-01"
     month.mkdir(exist_ok=True)
     for number in range(count):
+        if number % 30_000 == 0:  # a file has at most 65,000 names on ext4
+            shutil.rmtree(source, ignore_errors=True)
+            shutil.copytree(made.layout.runs / sample.run, source)
         run = f"20260101-000000-{number:06d}"
         folder = made.layout.runs / run
         folder.mkdir()
-        for name in ("command.md", "result.md", "steps.jsonl"):
+        for name in names:
             os.link(source / name, folder / name)
         os.link(source / "command.md", month / f"{number}.md")
         done = Run(
