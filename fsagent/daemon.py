@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from types import FrameType
@@ -15,6 +15,7 @@ from types import FrameType
 from fsagent import __version__, recovery
 from fsagent.bell import Bell
 from fsagent.clock import Clock
+from fsagent.completion import Ended
 from fsagent.config import Settings, load_settings
 from fsagent.errors import AlreadyRunningError, SettingsError
 from fsagent.extensions import unknown_names
@@ -34,7 +35,6 @@ from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import DAEMON_LOCK, Snapshot, StatusBoard, read_snapshot, render
 from fsagent.workspace.tasks import TaskBook
 
-ADMIT_AHEAD = 32
 STATUS_EVERY = 1.0
 RETRY_AFTER_TROUBLE = 10.0
 SECOND_SIGNAL_AFTER = 0.5  # timeout(1) and terminals send the same signal to a process and to its group
@@ -176,7 +176,7 @@ class Daemon:
             self._admit(now)
         self._tell(full)
         self._index.commit()
-        admitting = not paused and self._lanes.waiting() < ADMIT_AHEAD
+        admitting = not paused and not self._lanes.full()
         waits = [self._next_scan - time.monotonic(), self._intake.wait(self.now(), admitting=admitting)]
         if due is not None:
             waits.append(due)
@@ -194,8 +194,7 @@ class Daemon:
         left = self._lanes.close(self._settings.shutdown_wait)
         self._stopping = True
         for run in left:
-            run.folder.record("stopped")
-            run.folder.close()
+            self._pipeline.put_back(run)
         self._lanes.close(5.0)
         self._watcher.stop()
         cut = [run.folder.run for run in self._lanes.running()]
@@ -232,7 +231,7 @@ class Daemon:
 
     def _admit(self, now: datetime) -> None:
         """Claim and understand what waits, a little ahead of what can run."""
-        while not self._draining and self._lanes.waiting() < ADMIT_AHEAD:
+        while not self._draining and not self._lanes.full():
             folder = self._intake.take(now)
             if folder is None:
                 return
@@ -247,16 +246,29 @@ class Daemon:
             elif isinstance(admitted, Again):
                 self._intake.again(folder, admitted.at)
 
-    def _work(self, run: Admitted) -> None:
+    def _work(self, runs: Sequence[Admitted]) -> None:
         """Called by the lanes on their own threads."""
+        ended: list[Ended] = []
         try:
-            again = self._pipeline.execute(run)
+            self._pipeline.begin(runs)
+            for run in runs:
+                self._execute(run, ended)
+            for trouble, error in self._pipeline.complete(ended):
+                self._in_trouble(trouble.folder, error)
         except Exception as error:  # noqa: BLE001  # around a thread's loop: a full disk, a damaged index …
-            self._in_trouble(run.folder, error)
-        else:
-            if again:
-                self._intake.again(again.folder, again.at)
-                self.wake()
+            for run in runs:
+                self._in_trouble(run.folder, error)
+
+    def _execute(self, run: Admitted, ended: list[Ended]) -> None:
+        if self._draining and ended:  # of several that began together, only the first need be finished
+            self._pipeline.put_back(run)
+            return
+        outcome = self._pipeline.execute(run)
+        if isinstance(outcome, Again):
+            self._intake.again(outcome.folder, outcome.at)
+            self.wake()
+        elif outcome is not None:
+            ended.append(outcome)
 
     def _in_trouble(self, folder: RunFolder, error: Exception) -> None:
         """The disk did not take it: the run stays as it is and is gone on with later."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fsagent.pipeline import Admitted
 
-Work = Callable[[Admitted], None]
+Work = Callable[[Sequence[Admitted]], None]
+AHEAD = 32
+BATCH = 16
+MOST_WAITING = 1_000
 LOW = 4
 
 
 class Lanes:
-    """Hands runs to threads. ``work`` is called with each of them and must not raise.
+    """Hands runs to threads. ``work`` is called with one of them, or with several quick ones; it must not raise.
 
     ``hungry`` is called when only a few quick runs are left, and whenever a run has ended with none waiting: not after
     every run, for a thread that wakes for each of them takes the interpreter away from the one that works.
@@ -44,6 +47,11 @@ class Lanes:
         """How many runs have not begun."""
         with self._changed:
             return len(self._waiting) + len(self._quick_queue)
+
+    def full(self) -> bool:
+        """True while so much waits that nothing more need be admitted. Slow runs that wait keep no quick one out."""
+        with self._changed:
+            return len(self._quick_queue) >= AHEAD or len(self._waiting) >= MOST_WAITING
 
     def running(self) -> list[Admitted]:
         """The runs that are under way."""
@@ -96,7 +104,7 @@ class Lanes:
             self._changed.notify_all()
 
     def _run_slow(self, run: Admitted) -> None:
-        self._work(run)
+        self._work([run])
         with self._changed:
             del self._running[run.folder.run]
             self._slow -= 1
@@ -109,17 +117,18 @@ class Lanes:
                 self._changed.wait_for(lambda: self._closed or bool(self._quick_queue))
                 if not self._quick_queue:
                     return
-                run = self._quick_queue.popleft()
-                self._running[run.folder.run] = run
-            self._work(run)
+                runs = [self._quick_queue.popleft() for _ in range(min(BATCH, len(self._quick_queue)))]
+                self._running.update((run.folder.run, run) for run in runs)
+            self._work(runs)
             with self._changed:
-                del self._running[run.folder.run]
+                for run in runs:
+                    del self._running[run.folder.run]
                 if self._waiting:
                     self._dispatch()
                 left = len(self._quick_queue)
                 if not left:
                     self._changed.notify_all()
-            if left in (0, LOW):
+            if left <= LOW:
                 self._hungry()
 
 

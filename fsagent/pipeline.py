@@ -1,7 +1,7 @@
 """One command, from claim to settle. Here the two wings of the house meet.
 
-``admit`` understands a claimed command, ``execute`` runs it, ``complete`` publishes and settles. Each can be called
-again after a crash at any point: what was done is found in the run's folder and not done twice.
+``admit`` understands a claimed command, ``begin`` and ``execute`` run it, ``complete`` publishes and settles. Each can
+be called again after a crash at any point: what was done is found in the run's folder and not done twice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent import repeats
+from fsagent.completion import Completion, Ended
 from fsagent.config import Settings
 from fsagent.engines import engine_names, load_engine
 from fsagent.engines.base import Engine, Request
@@ -29,7 +30,6 @@ from fsagent.files.paths import SafeRoot
 from fsagent.model import Command, Fault, Run, Step, ToolCall
 from fsagent.runner import Ending, Progress, Runner, Stopped, replay
 from fsagent.tools.base import Context, Home
-from fsagent.workspace import results
 from fsagent.workspace.commands import read_command, steps_of
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
@@ -78,6 +78,7 @@ class Pipeline:
         self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
         self._soul, self._home, self._runner = soul, home, runner
         self._now, self._stopping = now, stopping
+        self._completion = Completion(layout, journal, index)
         self._root: SafeRoot = tools_root(layout)
         self._engines: dict[str, Engine] = {}
         self._engine_names = ("auto", *engine_names())
@@ -92,9 +93,9 @@ class Pipeline:
         done = {event["event"] for event in events} & {"finished", "settled"}
         if envelope is not None and done:
             if "settled" in done:
-                self._list(folder, envelope, is_open=False)
+                self._completion.enlist(folder, envelope, is_open=False)
             else:
-                self.complete(folder, envelope, events)
+                self._complete_one(_ended_before(folder, envelope, events))
             return None
         if envelope is None or not folder.claimed.exists():
             if not discard_empty(folder):
@@ -108,60 +109,62 @@ class Pipeline:
         folder.record("attempt", n=attempt + 1, time=now.astimezone(UTC), pid=os.getpid())
         if crashes >= MAX_CRASHES:
             error = f"the daemon was ended {crashes} times while this ran, so it is not tried again"
-            self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)), "")
+            self._complete_one(
+                self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)))
+            )
             return None
         try:
             return self._understand(folder, envelope, attempt + 1)
         except DocumentError as error:
-            self._end(folder, envelope, None, attempt + 1, Ending(Step(status="refused", error=str(error))), "")
-            return None
+            ending = Ending(Step(status="refused", error=str(error)))
         except (OSError, sqlite3.Error):
             raise
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only itself
-            self._end(folder, envelope, None, attempt + 1, self._internal(folder, error), "")
-            return None
+            ending = self._internal(folder, error)
+        self._complete_one(self._end(folder, envelope, None, attempt + 1, ending))
+        return None
 
-    def execute(self, admitted: Admitted) -> Again | None:
-        """Run an admitted command to its end, or to a pause: a retry later, or (None) a stop of the daemon."""
+    def begin(self, runs: Sequence[Admitted]) -> None:
+        """Make it durable that these runs have started, before an engine is asked.
+
+        That a run's folder is durable too is seen to before its first call that changes anything (``_run``).
+        """
+        for run in runs:
+            folder, envelope = run.folder, run.envelope
+            resumed = any(event["event"] == "step" for event in folder.events())
+            folder.record("started", time=self._now().astimezone(UTC))
+            self._journal.append(
+                "resumed" if resumed else "started", run=folder.run, command=envelope.path or envelope.name,
+                trigger=envelope.trigger, attempt=run.attempt,
+            )  # fmt: skip
+        self._journal.sync()
+
+    def execute(self, admitted: Admitted) -> Ended | Again | None:
+        """Run an admitted command that has begun to its end, or to a pause: a retry, or (None) a stop of the daemon."""
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
         try:
-            engine = self._engine(command)
-            progress = replay(folder.events())
-            self._start(admitted, resumed=bool(progress.turns or progress.pending))
-            ending = self._run(folder, command, engine, progress)
+            ending = self._run(folder, command, self._engine(command), replay(folder.events()))
         except Stopped:
-            folder.record("stopped")
-            folder.close()
+            self.put_back(admitted)
             return None
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
             return self._retry(folder, envelope, admitted.attempt, ending.step.error)
-        self._end(
-            folder,
-            envelope,
-            command,
-            admitted.attempt,
-            ending,
-            "offline" if command.engine == "auto" else command.engine,
-        )
-        return None
+        return self._end(folder, envelope, command, admitted.attempt, ending)
 
-    def complete(self, folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> None:
-        """Publish and settle a finished run, whatever of that was done before."""
-        finished = next(event for event in events if event["event"] == "finished")
-        outcome = msgspec.convert(finished["outcome"], Outcome)
-        published = next((event for event in events if event["event"] == "published"), None)
-        if published is None:
-            published = {"result": self._publish(folder, envelope, outcome, finished["body"])}
-        self._journal.append(
-            "finished", run=folder.run, command=envelope.path or envelope.name, status=outcome.status,
-            seconds=round(outcome.seconds, 3), result=published["result"], error=outcome.error,
-        )  # fmt: skip
-        settled = results.settle(self._layout, folder, envelope, outcome) if folder.claimed.exists() else ""
-        folder.record("settled", settled=settled)
-        folder.close()
-        self._list(folder, envelope, is_open=False)
+    def complete(self, runs: Sequence[Ended]) -> list[tuple[Ended, Exception]]:
+        """Publish and settle runs that have ended; gives those that the disk did not take."""
+        return self._completion.complete(runs)
+
+    def put_back(self, admitted: Admitted) -> None:
+        """The daemon ends before the run: it goes on where it is when the daemon starts again."""
+        admitted.folder.record("stopped")
+        admitted.folder.close()
+
+    def _complete_one(self, run: Ended) -> None:
+        for _, error in self._completion.complete([run]):
+            raise error
 
     def _understand(self, folder: RunFolder, envelope: Envelope, attempt: int) -> Admitted | None:
         settings = self._settings()
@@ -190,8 +193,9 @@ class Pipeline:
         if faults:
             raise DocumentError(faults)
         folder.record("understood", id=command.id, thread=command.thread)
-        self._list(folder, envelope, is_open=True)
-        return Admitted(folder, envelope, command, attempt, self._runner.is_slow(command.steps))
+        self._completion.enlist(folder, envelope, is_open=True)
+        slow = _engine_name(command) != "offline" or self._runner.is_slow(command.steps)
+        return Admitted(folder, envelope, command, attempt, slow)
 
     def _tool_faults(self, steps: Sequence[ToolCall], file: str) -> list[Fault]:
         return [Fault(file, why, line, 0, "steps") for line, why in self._runner.faults(steps)]
@@ -202,22 +206,12 @@ class Pipeline:
         why = f"delivered again; ran as {earlier.run}"
         outcome = Outcome(status="done", started=now, finished=now, error=why, publish=False)
         self._journal.append("redelivered", run=folder.run, command=envelope.path, earlier=earlier.run)
-        self._finish(folder, envelope, outcome, "", status="refused")
-
-    def _start(self, admitted: Admitted, *, resumed: bool) -> None:
-        """Make it durable that the run has started, before an engine is asked.
-
-        That its folder is durable too is seen to before the first call that changes anything (``_run``).
-        """
-        folder, envelope = admitted.folder, admitted.envelope
-        folder.record("started", time=self._now().astimezone(UTC))
-        self._journal.append(
-            "resumed" if resumed else "started", durable=True, run=folder.run,
-            command=envelope.path or envelope.name, trigger=envelope.trigger, attempt=admitted.attempt,
-        )  # fmt: skip
+        run = Ended(folder, envelope, outcome, "")
+        self._completion.record(run, status="refused")
+        self._complete_one(run)
 
     def _engine(self, command: Command) -> Engine:
-        name = "offline" if command.engine == "auto" else command.engine
+        name = _engine_name(command)
         if name not in self._engines:
             self._engines[name] = load_engine(name)
         return self._engines[name]
@@ -256,60 +250,50 @@ class Pipeline:
         folder.record("retry", at=at.astimezone(UTC), error=error)
         folder.close()
         self._journal.append("retry", run=folder.run, command=envelope.path or envelope.name, at=at, error=error)
-        self._list(folder, envelope, is_open=True)
+        self._completion.enlist(folder, envelope, is_open=True)
         return Again(folder, at)
 
     def _end(
-        self,
-        folder: RunFolder,
-        envelope: Envelope,
-        command: Command | None,
-        attempts: int,
-        ending: Ending,
-        engine: str,
-    ) -> None:
-        """Record how the run ended, durably, then publish and settle."""
+        self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending
+    ) -> Ended:
+        """Record how the run ended. ``command`` is None where it was not even understood."""
         settings, now, step = self._settings(), self._now(), ending.step
         times = {event["event"]: event["time"] for event in reversed(folder.events()) if "time" in event}
         begun = times.get("started") or times.get("attempt")
         started = msgspec.convert(begun, datetime) if begun else now
         outcome = Outcome(
-            status=step.status, answer=step.answer, error=step.error, engine=engine,
-            thread=command.thread if command else envelope.thread, started=settings.local(started),
-            finished=settings.local(now), seconds=max(0.0, (now - started).total_seconds()), attempts=max(1, attempts),
-            changed=ending.changed, remembered=ending.remembered, publish=_is_news(envelope, step),
-        )  # fmt: skip
-        self._finish(folder, envelope, outcome, _words(envelope, outcome), status=outcome.status)
-
-    def _finish(self, folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str, status: str) -> None:
-        folder.record(
-            "finished", outcome=outcome, body=body, status=status, answer=outcome.answer, error=outcome.error,
-            engine=outcome.engine, changed=outcome.changed, remembered=outcome.remembered,
-            finished=outcome.finished.astimezone(UTC),
-        )  # fmt: skip
-        folder.sync()
-        self.complete(folder, envelope, [{"event": "finished", "outcome": msgspec.to_builtins(outcome), "body": body}])
+            status=step.status,
+            answer=step.answer,
+            error=step.error,
+            engine=_engine_name(command) if command else "",
+            thread=command.thread if command else envelope.thread,
+            started=settings.local(started),
+            finished=settings.local(now),
+            seconds=max(0.0, (now - started).total_seconds()),
+            attempts=max(1, attempts),
+            changed=ending.changed,
+            remembered=ending.remembered,
+            publish=_is_news(envelope, step),
+        )
+        run = Ended(folder, envelope, outcome, _words(envelope, outcome))
+        self._completion.record(run, status=outcome.status)
+        return run
 
     def _internal(self, folder: RunFolder, error: Exception) -> Ending:
         """A fault of ours, or of an extension: told in the journal with its place, and to the person as what it is."""
         self._journal.append("error", run=folder.run, error=repr(error), where=_where(error))
         return Ending(Step(status="failed", error=f"internal error: {error!r}"))
 
-    def _publish(self, folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str) -> str:
-        """Make the result known; gives its name in outbox/, or "" where it stays in the run's folder."""
-        data = results.render(envelope, outcome, body)
-        name = ""
-        if outcome.publish:
-            name = results.publish(self._layout, folder, envelope, data)
-        else:
-            results.keep(folder, data)
-        folder.record("published", result=name)
-        return name
 
-    def _list(self, folder: RunFolder, envelope: Envelope, *, is_open: bool) -> None:
-        summary = folder.summary()
-        if summary:
-            self._index.put(summary, key=envelope.key, is_open=is_open)
+def _engine_name(command: Command) -> str:
+    """The engine that decides about a command: ``auto`` means the offline one, as long as there is no other."""
+    return "offline" if command.engine == "auto" else command.engine
+
+
+def _ended_before(folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> Ended:
+    """A run that had ended when the daemon was killed, as it was recorded then."""
+    finished = next(event for event in events if event["event"] == "finished")
+    return Ended(folder, envelope, msgspec.convert(finished["outcome"], Outcome), finished["body"])
 
 
 def _is_news(envelope: Envelope, step: Step) -> bool:

@@ -29,6 +29,7 @@ FLOORS = {
     3: ["policy", "tools", "engines", "runner"],
     4: [
         "bell",
+        "completion",
         "clock",
         "daemon",
         "doctor",

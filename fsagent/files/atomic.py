@@ -75,11 +75,12 @@ def write_new(path: Path, data: bytes, *, durable: bool = True) -> None:
         sync_dir(path.parent)
 
 
-def give_name(source: Path, candidates: Iterator[Path]) -> Path:
-    """Give the file at ``source`` a further name: the first of ``candidates`` that nobody has. Durable.
+def give_name(source: Path, candidates: Iterator[Path], *, durable: bool = True) -> Path:
+    """Give the file at ``source`` a further name: the first of ``candidates`` that nobody has.
 
     Never overwrites. Called again after a crash it finds the name that it gave before, so a file is named once; only
-    if somebody moved that name away in between may it be named anew. ``source`` itself must be synced already.
+    if somebody moved that name away in between may it be named anew. ``source`` itself must be synced already; where
+    ``durable`` is False the caller has to sync the folder of the new name.
     Without hard links (some network and FAT file systems) the bytes are copied to a name reserved first.
     """
     status = os.stat(source)
@@ -99,11 +100,13 @@ def give_name(source: Path, candidates: Iterator[Path]) -> Path:
             continue
         except FileNotFoundError:
             candidate.parent.mkdir(parents=True, exist_ok=True)
+            sync_dir(candidate.parent.parent)
             try:
                 _link(source, candidate)
             except FileExistsError:
                 continue
-        sync_dir(candidate.parent)
+        if durable:
+            sync_dir(candidate.parent)
         return candidate
     raise FileExistsError(errno.EEXIST, "no name is free", str(source))
 

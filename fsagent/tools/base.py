@@ -110,7 +110,7 @@ class Tool(ABC, Generic[A]):
     args: type[A]
     main: ClassVar[str]
     effect: ClassVar[Effect] = "once"
-    slow: ClassVar[bool] = False
+    slow: ClassVar[bool] = True
 
     @abstractmethod
     def run(self, args: A, context: Context) -> ToolResult:

@@ -58,7 +58,6 @@ class Http(Tool[HttpArgs]):
     args = HttpArgs
     main = "url"
     effect = "once"
-    slow = True
 
     def prepare(self, args: HttpArgs, context: Context) -> HttpArgs:
         """The arguments with the address in its canonical spelling."""

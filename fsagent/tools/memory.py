@@ -45,6 +45,7 @@ class Remember(Tool[RememberArgs]):
     args = RememberArgs
     main = "fact"
     effect = "repeatable"
+    slow = False
 
     def run(self, args: RememberArgs, context: Context) -> ToolResult:
         """Remember it; remembering the same fact again changes nothing."""
@@ -99,6 +100,7 @@ class Forget(Tool[ForgetArgs]):
     args = ForgetArgs
     main = "about"
     effect = "repeatable"
+    slow = False
 
     def run(self, args: ForgetArgs, context: Context) -> ToolResult:
         """Forget it; there is nothing wrong with not having known it."""
@@ -136,6 +138,7 @@ class Recall(Tool[RecallArgs]):
     args = RecallArgs
     main = "about"
     effect = "read"
+    slow = False
 
     def run(self, args: RecallArgs, context: Context) -> ToolResult:
         """Look it up; to find nothing is a result, not an error."""

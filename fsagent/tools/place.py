@@ -30,6 +30,7 @@ class FileTool(Tool[P]):
     """A tool for one file or folder. Policy sees the place that its path really leads to."""
 
     main = "path"
+    slow = False
 
     def prepare(self, args: P, context: Context) -> P:
         """The arguments with the path's real place: relative to the root, links followed."""

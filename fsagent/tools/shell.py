@@ -55,7 +55,6 @@ class Shell(Tool[ShellArgs]):
     args = ShellArgs
     main = "command"
     effect = "once"
-    slow = True
 
     def subject(self, args: ShellArgs) -> str:
         """The command line exactly as it is executed: with ``shell`` it begins with ``/bin/sh -c``."""

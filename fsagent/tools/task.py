@@ -41,6 +41,7 @@ class TaskTool(Tool[TaskArgs]):
     name = "task"
     args = TaskArgs
     main = "action"
+    slow = False
 
     def run(self, args: TaskArgs, context: Context) -> ToolResult:
         """Do it. ``ToolError`` names a missing argument, or the tasks whose names come near an unknown one."""

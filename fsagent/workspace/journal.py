@@ -50,19 +50,23 @@ class Journal:
                 self._open(month)
             write_all(self._fd, line)
             self._written += 1
-            mine = self._written
         if durable:
-            with self._sync_lock:
-                if self._synced < mine:
-                    with self._lock:  # a copy, for a new month closes the file that this thread waits for
-                        reach, fd = self._written, os.dup(self._fd)
-                    try:
-                        os.fdatasync(fd)
-                    finally:
-                        os.close(fd)
-                    self._synced = reach
+            self.sync()
         if self._listener:
             self._listener(record)
+
+    def sync(self) -> None:
+        """Make durable what this thread has appended."""
+        mine = self._written
+        with self._sync_lock:
+            if self._synced < mine:
+                with self._lock:  # a copy, for a new month closes the file that this thread waits for
+                    reach, fd = self._written, os.dup(self._fd)
+                try:
+                    os.fdatasync(fd)
+                finally:
+                    os.close(fd)
+                self._synced = reach
 
     def close(self) -> None:
         """Sync and close; a later ``append`` opens it again."""

@@ -39,56 +39,56 @@ class Outcome(Struct, frozen=True, kw_only=True):
     publish: bool = True
 
 
-def publish(layout: Layout, folder: RunFolder, envelope: Envelope, data: bytes) -> str:
-    """Put a result into outbox/, whole and once; gives its name there.
+def publish(layout: Layout, folder: RunFolder, envelope: Envelope, data: bytes) -> Path | None:
+    """Put a result into outbox/, whole and once; the caller makes the name durable (``sync_dir``), then calls ``keep``.
 
-    After a crash it is found again by its bytes, which name the run. Only where a person took it away before the crash
-    was recovered from is it either given as "" or published a second time.
+    After a crash it is found again by its bytes, which name the run. Where a person took it away before the crash was
+    recovered from, the answer is None, or it is published a second time.
     """
-    candidates = numbered(_free_of_files(layout.outbox, result_name(envelope.name)))
+    target = _free_of_files(layout.outbox, result_name(envelope.name))
     if not folder.result_new.exists():
-        for path in numbered(_free_of_files(layout.outbox, result_name(envelope.name))):
+        for path in numbered(target):
             if not os.path.lexists(path):
                 break
             if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
-                keep(folder, data)
-                return layout.name(path)
+                return path
         if folder.result.exists():
-            return ""
+            return None
         write_atomic(folder.result_new, data, durable=False)
         sync_file(folder.result_new)
-    path = give_name(folder.result_new, candidates)
-    keep(folder, data)
-    os.unlink(folder.result_new)
-    return layout.name(path)
+    return give_name(folder.result_new, numbered(target), durable=False)
 
 
 def keep(folder: RunFolder, data: bytes) -> None:
-    """The run's own copy of its result; the only one where there is nothing to say to a person."""
+    """Leave the run its own copy of its result; the only one where there is nothing to say to a person."""
     write_atomic(folder.result, data, durable=False)
+    folder.result_new.unlink(missing_ok=True)
 
 
-def settle(layout: Layout, folder: RunFolder, envelope: Envelope, outcome: Outcome) -> str:
-    """Give up possession: the command goes to archive/ (done) or failed/, with its original bytes; gives its new name.
+def place(layout: Layout, folder: RunFolder, envelope: Envelope, outcome: Outcome) -> Path | None:
+    """Give the command its last place, archive/ (done) or failed/, with its original bytes and its attachments.
 
-    A task's own commands stay in the run's folder: nobody dropped them, and the task file says it all.
+    The caller makes the name durable, then calls ``let_go``. None where nobody dropped a command: a task's own stays
+    in the run's folder, for the task file says it all. None too where ``let_go`` was called before.
     """
-    if envelope.trigger == "task":
-        os.replace(folder.claimed, folder.command)
-        return ""
-    if outcome.status == "done":
-        place = layout.archive / f"{outcome.finished:%Y-%m}"
-    else:
-        place = layout.failed
-    target = _free_of_files(place, safe_name(envelope.name))
-    path = give_name(folder.claimed, numbered(target))
+    if envelope.trigger == "task" or not folder.claimed.exists():
+        return None
+    done = outcome.status == "done"
+    where = layout.archive / f"{outcome.finished:%Y-%m}" if done else layout.failed
+    path = give_name(folder.claimed, numbered(_free_of_files(where, safe_name(envelope.name))), durable=False)
     for attachment in _files(folder.attachments):
-        give_name(attachment, numbered(path.with_name(attachment.name)))
+        give_name(attachment, numbered(path.with_name(attachment.name)), durable=False)
+    return path
+
+
+def let_go(folder: RunFolder) -> None:
+    """Give up possession; the run keeps a copy of the command and its attachments."""
+    if not folder.claimed.exists():
+        return
     write_atomic(folder.command, folder.raw(), durable=False)
+    os.unlink(folder.claimed)
     for attachment in _files(folder.attachments):
         write_atomic(attachment, attachment.read_bytes(), durable=False)
-    os.unlink(folder.claimed)
-    return layout.name(path)
 
 
 def result_name(name: str) -> str:

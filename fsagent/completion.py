@@ -1,0 +1,116 @@
+"""From the end of a run to its settled command: the result durable, then known, then the command in its last place.
+
+Several runs are completed together, so that they share the syncs of the folders they end in. Each step can be done
+again after a crash at any point; what was done before is found by the files themselves.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC
+from pathlib import Path
+
+from fsagent.files.atomic import sync_dir
+from fsagent.workspace import results
+from fsagent.workspace.index import Index
+from fsagent.workspace.journal import Journal
+from fsagent.workspace.layout import Layout
+from fsagent.workspace.results import Outcome
+from fsagent.workspace.runs import Envelope, RunFolder
+
+
+class Ended:
+    """A run that has ended and is not settled. ``result`` and ``place`` are filled in on the way.
+
+    ``status`` is what lists show; it differs from the outcome's where nothing was run at all.
+    """
+
+    def __init__(self, folder: RunFolder, envelope: Envelope, outcome: Outcome, body: str) -> None:
+        self.folder, self.envelope, self.outcome, self.body = folder, envelope, outcome, body
+        self.data = results.render(envelope, outcome, body)
+        self.result: Path | None = None
+        self.place: Path | None = None
+
+
+class Completion:
+    """Publishes and settles. Safe to share between threads, each with runs of its own."""
+
+    def __init__(self, layout: Layout, journal: Journal, index: Index) -> None:
+        self._layout, self._journal, self._index = layout, journal, index
+
+    def record(self, run: Ended, status: str) -> None:
+        """Write down how a run ended. Durable with the first step of ``complete``."""
+        outcome = run.outcome
+        run.folder.record(
+            "finished", outcome=outcome, body=run.body, status=status, answer=outcome.answer, error=outcome.error,
+            engine=outcome.engine, changed=outcome.changed, remembered=outcome.remembered,
+            finished=outcome.finished.astimezone(UTC),
+        )  # fmt: skip
+
+    def complete(self, runs: Sequence[Ended]) -> list[tuple[Ended, Exception]]:
+        """Publish and settle these runs; gives those that the disk did not take, to be gone on with later."""
+        troubled: list[tuple[Ended, Exception]] = []
+        left = _each(runs, self._publish, troubled)
+        left = self._synced(left, lambda run: run.result, troubled)
+        left = _each(left, self._tell, troubled)
+        left = self._synced(left, lambda run: run.place, troubled)
+        _each(left, self._settle, troubled)
+        return troubled
+
+    def enlist(self, folder: RunFolder, envelope: Envelope, *, is_open: bool) -> None:
+        """Bring the run's line in the index up to date."""
+        summary = folder.summary()
+        if summary:
+            self._index.put(summary, key=envelope.key, is_open=is_open)
+
+    def _publish(self, run: Ended) -> None:
+        run.folder.sync()
+        if run.outcome.publish:
+            run.result = results.publish(self._layout, run.folder, run.envelope, run.data)
+
+    def _tell(self, run: Ended) -> None:
+        """The result is known and durable: say so, and give the command its last place."""
+        folder, envelope, outcome = run.folder, run.envelope, run.outcome
+        results.keep(folder, run.data)
+        name = self._layout.name(run.result) if run.result else ""
+        folder.record("published", result=name)
+        self._journal.append(
+            "finished", run=folder.run, command=envelope.path or envelope.name, status=outcome.status,
+            seconds=round(outcome.seconds, 3), result=name, error=outcome.error,
+        )  # fmt: skip
+        run.place = results.place(self._layout, folder, envelope, outcome)
+
+    def _settle(self, run: Ended) -> None:
+        results.let_go(run.folder)
+        run.folder.record("settled", settled=self._layout.name(run.place) if run.place else "")
+        run.folder.close()
+        self.enlist(run.folder, run.envelope, is_open=False)
+
+    @staticmethod
+    def _synced(
+        runs: Sequence[Ended], file_of: Callable[[Ended], Path | None], troubled: list[tuple[Ended, Exception]]
+    ) -> list[Ended]:
+        """Make the names of these files durable, each folder once."""
+        files = {run: file_of(run) for run in runs}
+        bad: dict[Path, Exception] = {}
+        for folder in {file.parent for file in files.values() if file}:
+            try:
+                sync_dir(folder)
+            except OSError as error:
+                bad[folder] = error
+        troubled += [(run, bad[file.parent]) for run, file in files.items() if file and file.parent in bad]
+        return [run for run, file in files.items() if not file or file.parent not in bad]
+
+
+def _each(runs: Iterable[Ended], step: Callable[[Ended], None], troubled: list[tuple[Ended, Exception]]) -> list[Ended]:
+    """Do a step for every run; one that fails hurts only itself."""
+    left = []
+    for run in runs:
+        try:
+            step(run)
+        except (OSError, sqlite3.Error) as error:
+            troubled.append((run, error))
+        else:
+            left.append(run)
+    return left
