@@ -264,6 +264,20 @@ def test_headless_without_display_terminal_home_or_a_writable_root(agent: Agent)
         process.stdout.close()
 
 
+def test_many_slow_commands_keep_no_quick_one_waiting(agent: Agent) -> None:
+    agent.layout.settings.write_text(FAST + "max_runs: 2\ntools: {shell: allow}\nshutdown_wait: 0s\n")
+    agent.start()
+    for number in range(60):
+        agent.drop(f"slow-{number}.md", "---\nsteps:\n  - shell: sleep 300\n---\n")
+    wait_for(lambda: len(os.listdir(agent.layout.runs)) >= 60, "all of them are taken")
+    agent.drop("quick.md", "What is my name?")
+    assert agent.result("quick.md")["status"] == "done"
+    running = [line for line in agent.output().splitlines() if " started " in line and "slow-" in line]
+    assert len(running) == 2
+    assert agent.stop() == 0
+    assert len([name for name in agent.files(agent.layout.runs) if name.endswith("claimed.md")]) == 60
+
+
 # Idle
 
 
