@@ -132,7 +132,6 @@ class Pipeline:
         for run in runs:
             folder, envelope = run.folder, run.envelope
             resumed = any(event["event"] == "step" for event in folder.events())
-            folder.record("started", time=self._now().astimezone(UTC))
             self._journal.append(
                 "resumed" if resumed else "started", run=folder.run, command=envelope.path or envelope.name,
                 trigger=envelope.trigger, attempt=run.attempt,
@@ -142,6 +141,7 @@ class Pipeline:
     def execute(self, admitted: Admitted) -> Ended | Again | None:
         """Run an admitted command that has begun to its end, or to a pause: a retry, or (None) a stop of the daemon."""
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
+        folder.record("started", time=self._now().astimezone(UTC))
         try:
             ending = self._run(folder, command, self._engine(command), replay(folder.events()))
         except Stopped:
@@ -319,18 +319,25 @@ def _words(envelope: Envelope, outcome: Outcome) -> str:
 
 
 def _attempts(events: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """How many attempts there were, and how many of them ended with the daemon."""
-    attempts = crashes = 0
-    under_way = False
+    """How often the run was tried, and how often the daemon died over it: while it was read, or while it ran.
+
+    A run that only waited for its turn when the daemon died has no part in that.
+    """
+    tried = crashes = 0
+    reading = running = False
     for event in events:
-        if event["event"] == "attempt":
-            crashes += under_way
-            attempts, under_way = attempts + 1, True
-        elif event["event"] in ("retry", "stopped"):
-            under_way = False
-            if event["event"] == "stopped":
-                attempts -= 1
-    return attempts, crashes + under_way
+        kind = event["event"]
+        if kind == "attempt":
+            crashes += reading or running
+            reading, running = True, False
+        elif kind == "understood":
+            reading = False
+        elif kind == "started":
+            tried, running = tried + 1, True
+        elif kind in ("retry", "stopped"):
+            tried -= running and kind == "stopped"
+            reading = running = False
+    return tried, crashes + (reading or running)
 
 
 def _retry_at(events: Sequence[Mapping[str, Any]]) -> datetime | None:

@@ -79,9 +79,8 @@ def test_a_correction_of_what_was_refused_is_run(agent: Agent) -> None:
     assert agent.result("a-2.md")["status"] == "done"
 
 
-def test_a_command_that_ends_the_daemon_is_tried_twice_and_not_a_third_time(tmp_path: Path) -> None:
-    """The engine is an extension that ends its process, as a crash in a library would."""
-    site = tmp_path / "site"
+def deadly_engine(site: Path) -> dict[str, str]:
+    """An environment with an engine that ends its process, as a crash in a library would."""
     info = site / "deadly-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1\n")
@@ -89,12 +88,29 @@ def test_a_command_that_ends_the_daemon_is_tried_twice_and_not_a_third_time(tmp_
     (site / "deadly.py").write_text(
         "import os\n\nclass Deadly:\n    name = 'deadly'\n\n    def decide(self, *_):\n        os._exit(9)\n"
     )
+    return {**os.environ, "PYTHONPATH": str(site)}
+
+
+def test_a_command_that_ends_the_daemon_is_tried_twice_and_not_a_third_time(tmp_path: Path) -> None:
+    environment = deadly_engine(tmp_path / "site")
     agent = Agent(tmp_path / "ws", "settle: 0s\nsettle_renamed: 0s\n")
     agent.drop("a.md", "---\nengine: deadly\n---\nanything")
-    environment = {**os.environ, "PYTHONPATH": str(site)}
     for _ in range(2):
         assert agent.once(check=False, env=environment).returncode == 9
     assert agent.once(env=environment).returncode == 0
     assert agent.result("a.md")["status"] == "interrupted"
     assert agent.files(agent.layout.failed) == ["a.md"]
     assert not agent.files(agent.layout.inbox)
+
+
+def test_a_deadly_command_takes_none_of_those_that_wait_behind_it_along(tmp_path: Path) -> None:
+    environment = deadly_engine(tmp_path / "site")
+    agent = Agent(tmp_path / "ws", "settle: 0s\nsettle_renamed: 0s\n")
+    agent.drop("0.md", "---\nengine: deadly\nthread: one\n---\nanything")
+    for number in range(1, 10):
+        agent.drop(f"{number}.md", f"---\nthread: one\n---\nLog {number} to log.txt")
+    for _ in range(2):
+        assert agent.once(check=False, env=environment).returncode == 9
+    assert agent.once(env=environment).returncode == 0
+    assert sorted(result["status"] for result in agent.results()) == ["done"] * 9 + ["interrupted"]
+    assert sorted(log(agent)) == [str(number) for number in range(1, 10)]
