@@ -80,7 +80,7 @@ class Daemon:
                 f"a daemon runs on {self.layout.root} already (pid {pid or 'unknown'})", pid
             ) from None
         layout = self.layout
-        recovery.clear_temporary(layout)
+        recovery.clear_temporary(layout, self.now())
         self._index = recovery.open_index(layout)
         self._soul = Soul(layout.soul, layout.locks / "soul.lock")
         self._book = TaskBook(layout)

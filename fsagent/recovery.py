@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from datetime import datetime
 from pathlib import Path
 
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder
+
+YOUNG = 3600.0
 
 
 def open_index(layout: Layout) -> Index:
@@ -27,10 +30,10 @@ def open_index(layout: Layout) -> Index:
 def recover(layout: Layout, index: Index) -> list[RunFolder]:
     """The runs to go on with, oldest first. Lists those that have a folder and no row in the index on the way.
 
-    Costs one look at the folder names if nothing is missing there.
+    Costs one look at the folder names and at the index's if nothing is missing there.
     """
     runs = set(index.open_runs())
-    for name in _unlisted(layout, index):
+    for name in set(os.listdir(layout.runs)) - index.runs():
         folder = RunFolder(layout.runs / name)
         summary, envelope = folder.summary(), folder.envelope()
         settled = any(event.get("event") == "settled" for event in folder.events())
@@ -41,16 +44,11 @@ def recover(layout: Layout, index: Index) -> list[RunFolder]:
     return [RunFolder(layout.runs / run) for run in sorted(runs) if (layout.runs / run).is_dir()]
 
 
-def _unlisted(layout: Layout, index: Index) -> list[str]:
-    with os.scandir(layout.runs) as entries:
-        if sum(1 for _ in entries) <= index.count():
-            return []
-    return [name for name in os.listdir(layout.runs) if not index.has(name)]
-
-
-def clear_temporary(layout: Layout) -> None:
-    """Remove what was being prepared when the daemon ended; nothing in there was ever handed in."""
+def clear_temporary(layout: Layout, now: datetime) -> None:
+    """Remove what was being prepared when a process ended. What is younger may be some face's work of this moment."""
     for entry in os.scandir(layout.tmp):
+        if now.timestamp() - entry.stat(follow_symlinks=False).st_mtime < YOUNG:
+            continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
         else:

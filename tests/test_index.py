@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
@@ -101,6 +102,8 @@ def test_rows_that_a_crash_took_are_written_again(layout: Layout) -> None:
     with sqlite3.connect(layout.index) as db:
         db.execute("DELETE FROM runs WHERE run IN (?, ?)", (folders[3].run, folders[9].run))
     db.close()
+    for number in (1, 2, 4):  # a person tidied up: there are more rows than folders, and still rows are missing
+        shutil.rmtree(folders[number].path)
     index = open_index(layout)
     assert recover(layout, index) == []
     assert listed(index) == whole
@@ -150,9 +153,7 @@ def test_looking_up(layout: Layout) -> None:
     assert before.id == "id5"
     assert index.get(newest[0].run) == newest[0]
     assert index.get("none") is None
-    assert index.newest() == newest[0].run
-    assert index.has(newest[0].run)
-    assert not index.has("none")
+    assert newest[0].run in index.runs()
     index.close()
 
 
@@ -230,7 +231,6 @@ def test_a_list_does_not_slow_down_with_the_years(layout: Layout) -> None:
         index.by_key("k7")
         index.last_of("c7", but="")
         index.open_runs()
-        index.newest()
         index._db.set_progress_handler(None, 0)
         return steps[0]
 

@@ -101,16 +101,10 @@ class Index:
         with self._lock:
             return [row[0] for row in self._db.execute("SELECT run FROM runs WHERE open ORDER BY run")]
 
-    def newest(self) -> str:
-        """The greatest run id that is listed, or an empty text."""
+    def runs(self) -> set[str]:
+        """The ids of all runs that are listed."""
         with self._lock:
-            row = self._db.execute("SELECT max(run) FROM runs").fetchone()
-        return str(row[0] or "")
-
-    def has(self, run: str) -> bool:
-        """True if the run is listed."""
-        with self._lock:
-            return self._db.execute("SELECT 1 FROM runs WHERE run = ?", (run,)).fetchone() is not None
+            return {row[0] for row in self._db.execute("SELECT run FROM runs")}
 
     def count(self) -> int:
         """How many runs are listed."""
