@@ -6,13 +6,15 @@ itself at the first n that the run never reaches.
 
 from __future__ import annotations
 
+import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from fsagent.doctor import examine
-from harness import Agent
+from harness import Agent, wait_for
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 CALLS = ("mkdir", "rename", "linkat", "unlink", "fsync", "fdatasync", "write")
@@ -84,3 +86,33 @@ def test_a_line_is_appended_once_whatever_call_the_kill_comes_at(tmp_path: Path,
         (result,) = agent.results()
         assert result["status"] == "done", f"{where}: {result.metadata}"
         assert (agent.root / "log.txt").read_text() == "one\ntwo\n", where
+
+
+def test_a_storm_of_kills_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "ws", SETTINGS)
+    names = {f"{number}.md" for number in range(300)}
+    for name in names:
+        agent.drop(name, f"Log {name} to log.txt")
+    dice = random.Random(20261122)
+    for _ in range(8):
+        agent.start()
+        done = len(list(agent.layout.archive.rglob("*.md"))) + dice.randrange(1, 60)
+        wait_for(
+            lambda done=done: (
+                len(list(agent.layout.archive.rglob("*.md"))) >= done or not any(agent.layout.inbox.iterdir())
+            ),
+            "some more are done",
+        )
+        agent.kill()
+    agent.once()
+    results = {Path(result["command"]).name: result["status"] for result in agent.results()}
+    assert set(results) == names
+    assert len(agent.results()) == len(names)
+    assert set(results.values()) <= {"done", "interrupted"}
+    lines = Counter((agent.root / "log.txt").read_text().splitlines())
+    assert set(lines.values()) == {1}
+    assert set(lines) >= {name for name, status in results.items() if status == "done"}
+    settled = [Path(name).name for place in ("archive", "failed") for name in agent.files(getattr(agent.layout, place))]
+    assert sorted(settled) == sorted(names)
+    assert not agent.files(agent.layout.inbox)
+    assert not list(examine(agent.layout).faults)
