@@ -148,7 +148,12 @@ def make_folder(path: Path, envelope: Envelope) -> RunFolder:
     """Make a run's folder with its envelope and nothing else. Raises ``FileExistsError`` if the run exists."""
     path.mkdir()
     folder = RunFolder(path)
-    folder.record("claimed", **msgspec.structs.asdict(envelope))
+    try:
+        folder.record("claimed", **msgspec.structs.asdict(envelope))
+    except OSError:  # a full disk: leave nothing behind that never was a run
+        folder.close()
+        shutil.rmtree(path, ignore_errors=True)
+        raise
     return folder
 
 
