@@ -112,11 +112,6 @@ def looks_like_name(text: str) -> bool:
     )
 
 
-def is_no_name(word: str) -> bool:
-    """True for a word that is known not to be a person's name."""
-    return word.casefold() in NOT_NAMES
-
-
 def fact_key(text: str) -> str:
     """What a statement is about, as one canonical subject; "" where that cannot be told.
 

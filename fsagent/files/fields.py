@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, TypeVar
 
 import msgspec
-from ruamel.yaml.comments import CommentedMap
 
 from fsagent.errors import DocumentError
 from fsagent.files.yamltext import plain, position
@@ -176,8 +175,3 @@ def _word(kind: str) -> str:
         "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
         "array": "a list", "object": "a map of names and values",
     }.get(kind, kind)  # fmt: skip
-
-
-def is_map(node: Any) -> bool:
-    """True for a YAML mapping as read by ``yamltext``."""
-    return isinstance(node, CommentedMap)

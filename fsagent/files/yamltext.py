@@ -226,12 +226,9 @@ def _quote_reserved(text: str, error: YAMLError) -> str | None:
     starts = [found.start(1) for found in _RESERVED_VALUE.finditer(line) if found.start(1) <= mark.column]
     if not starts:
         return None
-    if _opens_flow(line[: starts[-1]]):
-        start = starts[-1]
-        length = len(_FLOW_VALUE.match(line, start)[0].rstrip())  # type: ignore[index]  # the pattern matches always
-    else:
-        start = starts[0]
-        length = len(_BLOCK_VALUE.match(line, start)[0])  # type: ignore[index]  # the pattern matches always
+    pattern, start = (_FLOW_VALUE, starts[-1]) if _opens_flow(line[: starts[-1]]) else (_BLOCK_VALUE, starts[0])
+    found = pattern.match(line, start)
+    length = len(found[0].rstrip()) if found else 0
     quoted = "'" + line[start : start + length].replace("'", "''") + "'"
     lines[mark.line] = line[:start] + quoted + line[start + length :]
     return "\n".join(lines)
