@@ -44,7 +44,7 @@ class Completion:
         outcome = run.outcome
         run.folder.record(
             "finished", outcome=outcome, body=run.body, status=status, answer=outcome.answer, error=outcome.error,
-            engine=outcome.engine, changed=outcome.changed, remembered=outcome.remembered,
+            engine=outcome.engine, changed=outcome.changed, remembered=outcome.remembered, usage=outcome.usage,
             finished=outcome.finished.astimezone(UTC),
         )  # fmt: skip
 

@@ -51,7 +51,8 @@ class ToolCall(Struct, frozen=True):
 class ToolResult(Struct, frozen=True):
     """What a tool call brought. ``text`` is for the engine and for people; ``error`` is empty when it worked.
 
-    ``changed`` are the files it wrote, ``remembered`` the facts it added to the soul.
+    ``changed`` are the files it wrote, ``remembered`` the facts it added to the soul; ``diff`` shows what changed, as
+    a unified diff for people (never for an engine), shortened where it is long.
     """
 
     text: str = ""
@@ -61,6 +62,7 @@ class ToolResult(Struct, frozen=True):
     changed: tuple[str, ...] = ()
     remembered: tuple[str, ...] = ()
     data: Any = None
+    diff: str = ""
 
     @property
     def ok(self) -> bool:
@@ -68,10 +70,25 @@ class ToolResult(Struct, frozen=True):
         return not self.error
 
 
+class Usage(Struct, frozen=True, omit_defaults=True):
+    """What an engine used: tokens of a model, read and written, and what they cost in US dollars. Offline: nothing."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, self.cost + other.cost)
+
+    def __bool__(self) -> bool:
+        return bool(self.tokens_in or self.tokens_out or self.cost)
+
+
 class Step(Struct, frozen=True):
     """One engine turn: tool calls to make, or what ends the run (then ``calls`` is empty).
 
     ``quiet`` says that the answer need not reach a person unless they asked for it: nothing but work was done.
+    ``usage`` is what deciding this step took.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -79,6 +96,7 @@ class Step(Struct, frozen=True):
     status: Status = "done"
     error: str = ""
     quiet: bool = False
+    usage: Usage = Usage()
 
 
 class Turn(Struct, frozen=True):
@@ -149,3 +167,4 @@ class Run(Struct, frozen=True, kw_only=True):
     remembered: tuple[str, ...] = ()
     error: str = ""
     answer: str = ""
+    usage: Usage = Usage()

@@ -273,6 +273,7 @@ class Pipeline:
             attempts=max(1, attempts),
             changed=ending.changed,
             remembered=ending.remembered,
+            usage=ending.usage,
             publish=_is_news(envelope, step),
         )
         run = Ended(folder, envelope, outcome, _words(envelope, outcome))

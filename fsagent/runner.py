@@ -16,7 +16,7 @@ from fsagent.config import Rule
 from fsagent.engines.base import Engine, Request
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.fields import nearest
-from fsagent.model import Step, ToolCall, ToolResult, Turn
+from fsagent.model import Step, ToolCall, ToolResult, Turn, Usage
 from fsagent.policy import decide
 from fsagent.tools.base import Context, Tool
 
@@ -44,6 +44,11 @@ class Ending(Struct, frozen=True):
     def remembered(self) -> tuple[str, ...]:
         """The facts that were added to the soul."""
         return tuple(dict.fromkeys(fact for result in self._results() for fact in result.remembered))
+
+    @property
+    def usage(self) -> Usage:
+        """What the engine used in all."""
+        return sum((turn.step.usage for turn in self.turns), self.step.usage)
 
     def _results(self) -> Iterable[ToolResult]:
         return (result for turn in self.turns for result in turn.results)

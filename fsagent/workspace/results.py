@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from fsagent.files.atomic import give_name, numbered, sync_file, write_atomic
 from fsagent.files.documents import write_document
-from fsagent.model import Status
+from fsagent.model import Status, Usage
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder
 
@@ -36,6 +36,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     attempts: int = 1
     changed: tuple[str, ...] = ()
     remembered: tuple[str, ...] = ()
+    usage: Usage = Usage()
     publish: bool = True
 
 
@@ -141,6 +142,9 @@ def render(envelope: Envelope, outcome: Outcome, body: str) -> bytes:
         "attempts": outcome.attempts if outcome.attempts > 1 else "",
         "changed": list(outcome.changed),
         "remembered": list(outcome.remembered),
+        "tokens_in": outcome.usage.tokens_in or "",
+        "tokens_out": outcome.usage.tokens_out or "",
+        "cost": outcome.usage.cost or "",
         "error": outcome.error,
     }
     return write_document({name: value for name, value in fields.items() if value not in ("", [])}, body)

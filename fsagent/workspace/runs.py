@@ -34,7 +34,11 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
-    """Who asked for a run, and where its command lay. ``key`` tells a re-delivered file from one dropped anew."""
+    """Who asked for a run, and where its command lay.
+
+    ``key`` tells a re-delivered file from one dropped anew; ``by`` names the access (a token) that handed it in,
+    ``again`` the earlier run that a person wants repeated.
+    """
 
     run: str
     name: str
@@ -46,6 +50,8 @@ class Envelope(Struct, frozen=True, kw_only=True):
     slot: datetime | None = None
     report: Report = "always"
     key: str = ""
+    by: str = ""
+    again: str = ""
 
 
 def new_run_id(now: datetime) -> str:
