@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import zoneinfo
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
 
 from fsagent.errors import DocumentError, SettingsError
 from fsagent.files.documents import decode
-from fsagent.files.fields import Duration, read_fields
+from fsagent.files.fields import Duration, nearest, place, read_fields
 from fsagent.files.yamltext import load_mapping
-from fsagent.model import Fault
+from fsagent.model import Fault, Trigger
 
 FILE = "fsagent.yaml"
 Decision = Literal["allow", "ask", "deny"]
 Rule = Decision | dict[str, Decision]
+Rules = Sequence[tuple[str, Rule]]
+"""All rules for one tool, each with the place in the settings where it stands (``tools: shell``). Never empty."""
+DEFAULT_LISTEN = "127.0.0.1:8765"
 DEFAULT_TOOLS: dict[str, Rule] = {"shell": "deny", "http": "deny"}
 
 SETTINGS_TEMPLATE = """\
@@ -50,11 +55,55 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 #   shell: {"df *": allow, "uptime": allow, "*": deny}
 #   http: {"https://api.example.org/*": allow, "*": deny}
 #   write: {"notes/*": allow, "*": ask}
+
+# What a trigger (inbox, task, http, mcp, cli) may not do. Of the two decisions the stricter one counts, so this only
+# takes away from what tools allows, never adds to it.
+# triggers:
+#   http: {shell: deny, write: {"notes/*": allow, "*": deny}}
+
+# HTTP and MCP. They start with the daemon where there is an 'api:', and let in who has a token (see: fsagent token).
+# api:
+#   listen: 127.0.0.1:8765        # address and port; 0.0.0.0:8765 lets other machines call, too
+#   allowed_hosts: []             # further names under which it is called, such as ha.local
+#   allowed_origins: []           # web pages that may call it, such as https://home.example.org
+#   rate: 50                      # requests per second and token
 """
 
 
+class ApiSettings(Struct, frozen=True, kw_only=True):
+    """How HTTP and MCP are reached. Hosts are names or addresses without a port, origins have no path."""
+
+    listen: str = DEFAULT_LISTEN
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    rate: int = 50
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on: an IP address (without brackets) or ``localhost``; port 0 takes any free one.
+
+        Raises ``ValueError`` with what to write instead; never for settings that were loaded.
+        """
+        host, _, port = self.listen.rpartition(":")
+        if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+            raise ValueError(f"needs an address and a port from 0 to 65535; write for instance {DEFAULT_LISTEN}")
+        if not host:
+            raise ValueError(f"misses the address; write 127.0.0.1:{port}, or 0.0.0.0:{port} to let other machines in")
+        bracketed = host[0] + host[-1] == "[]"
+        bare = host[1:-1] if bracketed else host
+        if host != "localhost" and _ip_version(bare) != (6 if bracketed else 4):
+            raise ValueError(
+                f"{host!r} is no address to listen on; write an IP address, such as {DEFAULT_LISTEN} or "
+                f'"[::1]:{port}" (with the quotes), or localhost:{port}'
+            )
+        return bare, int(port)
+
+
 class Settings(Struct, frozen=True, kw_only=True):
-    """The settings in force. Durations in seconds; see ``SETTINGS_TEMPLATE`` for what each one means."""
+    """The settings in force. Durations in seconds; see ``SETTINGS_TEMPLATE`` for what each one means.
+
+    ``api`` is None where HTTP and MCP do not start with the daemon.
+    """
 
     heartbeat_interval: Duration = Duration(900)
     timezone: str = ""
@@ -70,6 +119,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     attachment_wait: Duration = Duration(600)
     shutdown_wait: Duration = Duration(10)
     tools: dict[str, Any] = {}
+    triggers: dict[str, Any] = {}
+    api: ApiSettings | None = None
 
     @property
     def zone(self) -> tzinfo | None:
@@ -80,12 +131,21 @@ class Settings(Struct, frozen=True, kw_only=True):
         """An aware moment in the workspace's time zone."""
         return moment.astimezone(self.zone)
 
-    def rule(self, tool: str) -> Rule:
-        """What the settings say of a tool; ``allow`` where they say nothing, but for shell and http."""
-        rule: Rule = self.tools.get(tool, DEFAULT_TOOLS.get(tool, "allow"))
-        return rule
+    def rules(self, trigger: Trigger, tool: str) -> Rules:
+        """What the settings say of a tool in a run that ``trigger`` asked for; the strictest decision counts.
+
+        ``tools`` always says something: ``allow`` where a tool is not named, but for shell and http.
+        """
+        rules = [(f"tools: {tool}", self.tools.get(tool, DEFAULT_TOOLS.get(tool, "allow")))]
+        narrowed = self.triggers.get(trigger, {})
+        if tool in narrowed:
+            rules.append((f"triggers: {trigger}: {tool}", narrowed[tool]))
+        return rules
 
 
+_Path = Sequence[str | int]
+_NAME = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
+_ORIGIN = re.compile(rf"https?://({_NAME}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
 _LEAST = {
     "heartbeat_interval": 1.0, "timeout": 0.001, "retry_wait": 0.0, "settle": 0.0, "settle_renamed": 0.0,
     "scan_interval": 0.05, "attachment_wait": 0.0, "shutdown_wait": 0.0,
@@ -105,40 +165,84 @@ def load_settings(path: Path) -> Settings:
         settings = read_fields(Settings, fields, FILE)
     except DocumentError as error:
         raise SettingsError(error.faults) from None
-    faults = [Fault(FILE, message, *_line(fields, name), name) for name, message in _faults(settings)]
+    faults = [Fault(FILE, message, *place(fields, path), _label(path)) for path, message in _faults(settings)]
     if faults:
         raise SettingsError(faults)
     return settings
 
 
-def _line(fields: Any, name: str) -> tuple[int, int]:
-    from fsagent.files.yamltext import position
+def place_of(file: Path, path: _Path) -> tuple[int, int]:
+    """Line and column of a setting (``("tools", "shell")``); (0, 0) where the file does not name it (any more)."""
+    try:
+        return place(load_mapping(decode(file.read_bytes(), FILE)[0], FILE), path)
+    except (OSError, DocumentError):
+        return 0, 0
 
-    return position(fields, name.split(".", maxsplit=1)[0])
 
-
-def _faults(settings: Settings) -> list[tuple[str, str]]:
+def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
     """What no type can say: ranges, zones, time formats, rules for tools."""
-    found = []
     for name, least in _LEAST.items():
         if getattr(settings, name) < least:
-            found.append((name, f"must be at least {least:g}s"))
+            yield (name,), f"must be at least {least:g}s"
     if not 1 <= settings.max_runs <= 64:
-        found.append(("max_runs", "must be between 1 and 64"))
+        yield ("max_runs",), "must be between 1 and 64"
     if not 0 <= settings.retries <= 20:
-        found.append(("retries", "must be between 0 and 20"))
+        yield ("retries",), "must be between 0 and 20"
     try:
         if settings.timezone:
             zoneinfo.ZoneInfo(settings.timezone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        found.append(("timezone", f"{settings.timezone!r} is no time zone; write for instance Europe/Berlin"))
+        yield ("timezone",), f"{settings.timezone!r} is no time zone; write for instance Europe/Berlin"
     try:
         datetime.now(UTC).strftime(settings.time_format).encode()
     except ValueError:
-        found.append(("time_format", "is no strftime pattern"))
-    for tool, rule in settings.tools.items():
+        yield ("time_format",), "is no strftime pattern"
+    yield from _rule_faults(("tools",), settings.tools)
+    known = get_args(Trigger)
+    for trigger, rules in settings.triggers.items():
+        if trigger not in known:
+            yield ("triggers", trigger), f"is no trigger{nearest(trigger, known)}; there are: {', '.join(known)}"
+        elif not isinstance(rules, dict):
+            yield ("triggers", trigger), "must be a map of tools and rules, such as {shell: deny}"
+        else:
+            yield from _rule_faults(("triggers", trigger), rules)
+    if settings.api:
+        yield from _api_faults(settings.api)
+
+
+def _rule_faults(path: _Path, rules: dict[str, Any]) -> Iterator[tuple[_Path, str]]:
+    for tool, rule in rules.items():
         try:
             msgspec.convert(rule, Rule)
         except msgspec.ValidationError:
-            found.append((f"tools.{tool}", "must be allow, ask or deny, or a map from patterns to one of these"))
-    return found
+            yield (*path, tool), "must be allow, ask or deny, or a map from patterns to one of these"
+
+
+def _api_faults(api: ApiSettings) -> Iterator[tuple[_Path, str]]:
+    try:
+        _ = api.address
+    except ValueError as error:
+        yield ("api", "listen"), str(error)
+    for number, host in enumerate(api.allowed_hosts):
+        if not re.fullmatch(_NAME, host) and not _ip_version(host.strip("[]")):
+            yield ("api", "allowed_hosts", number), f"{host!r} is no host; write a name such as ha.local, and no port"
+    for number, origin in enumerate(api.allowed_origins):
+        if not _ORIGIN.fullmatch(origin):
+            words = f"{origin!r} is no origin; write it without a path, such as https://home.example.org"
+            yield ("api", "allowed_origins", number), words
+    if not 1 <= api.rate <= 10_000:
+        yield ("api", "rate"), "must be between 1 and 10000"
+
+
+def _ip_version(text: str) -> int:
+    """4 or 6 for an IP address, 0 for anything else."""
+    from ipaddress import ip_address  # only a workspace with an 'api:' pays for it
+
+    try:
+        return ip_address(text).version
+    except ValueError:
+        return 0
+
+
+def _label(path: _Path) -> str:
+    return ".".join(part for part in path if isinstance(part, str))

@@ -25,6 +25,7 @@ from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.tasks import TaskBook, conflict_copies
+from fsagent.workspace.tokens import Tokens
 
 
 class Report(Struct, frozen=True):
@@ -35,7 +36,7 @@ class Report(Struct, frozen=True):
 
 
 def examine(layout: Layout) -> Report:
-    """Check settings, soul, tasks, commands, journal, runs and index. A daemon may run meanwhile."""
+    """Check settings, soul, tokens, tasks, commands, journal, runs and index. A daemon may run meanwhile."""
     faults = [*_places(layout), *_ignore_file(layout)]
     settings = Settings()
     try:
@@ -43,10 +44,13 @@ def examine(layout: Layout) -> Report:
     except SettingsError as error:
         faults += error.faults
     runner = Runner(load_tools())
-    faults += unknown_names(settings)
+    faults += unknown_names(settings, layout.settings)
     why = Soul(layout.soul, layout.locks / "soul.lock").read()[1]
     if why:
         faults.append(Fault("soul.md", why.removeprefix("soul.md ").removeprefix("soul.md: ")))
+    why = Tokens(layout).trouble()
+    if why:
+        faults.append(Fault(layout.name(layout.tokens), why))
     faults += [Fault(name, "is a sync conflict copy; it is never read. Merge it by hand, then remove it")
                for name in conflict_copies(layout.root)]  # fmt: skip
     tasks, task_faults = _tasks(layout, runner)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
-from fsagent.config import FILE, Settings
+from fsagent.config import FILE, Settings, place_of
 from fsagent.files.fields import nearest
 from fsagent.model import Fault
 
@@ -16,16 +17,18 @@ def installed(group: str) -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}
 
 
-def unknown_names(settings: Settings) -> list[Fault]:
-    """What the settings name and nobody has installed: tools, and the engine."""
+def unknown_names(settings: Settings, file: Path | None = None) -> list[Fault]:
+    """What the settings name and nobody has installed: tools, and the engine; each at its line if ``file`` is given."""
+    named: list[tuple[tuple[str, ...], str, str]] = [(("tools",), tool, "fsagent.tools") for tool in settings.tools]
+    for trigger, rules in settings.triggers.items():
+        named += [(("triggers", trigger), tool, "fsagent.tools") for tool in rules]
+    if settings.engine != "auto":
+        named.append((("engine",), settings.engine, "fsagent.engines"))
     faults = []
-    for field, names, group in (
-        ("tools", list(settings.tools), "fsagent.tools"),
-        ("engine", [settings.engine] if settings.engine != "auto" else [], "fsagent.engines"),
-    ):
+    for path, name, group in named:
         known = installed(group)
-        for name in names:
-            if name not in known:
-                why = f"there is no {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
-                faults.append(Fault(FILE, why, field=field))
+        if name not in known:
+            why = f"there is no {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
+            line, column = place_of(file, (*path, name)) if file else (0, 0)
+            faults.append(Fault(FILE, why, line, column, ".".join(path)))
     return faults

@@ -5,12 +5,13 @@ Policy wraps tool calls from outside; no tool asks for leave itself. Limit: ``as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from fsagent.config import Decision, Rule
+from fsagent.config import Decision, Rule, Rules
+
+_STRICTER: dict[Decision, int] = {"allow": 0, "ask": 1, "deny": 2}
 
 
 class Verdict(Struct, frozen=True):
@@ -25,25 +26,25 @@ class Verdict(Struct, frozen=True):
         return self.decision == "allow"
 
 
-def decide(tool: str, subject: str, rule_of: Callable[[str], Rule]) -> Verdict:
+def decide(tool: str, subject: str, rules: Rules) -> Verdict:
     """May this call happen? ``subject`` is exactly what it would use (a path, a command line, a URL).
 
     A rule is one word, or patterns (``*`` and ``?`` fit anything, ``/`` too) of which the first that fits counts; where
-    none fits the call is denied.
+    none fits the call is denied. Of several rules the strictest decision counts, so one can only narrow another.
     """
-    rule = rule_of(tool)
-    if isinstance(rule, str):
-        decision, by = rule, f"tools: {tool}: {rule}"
-    else:
-        pattern = next((pattern for pattern in rule if fnmatchcase(subject, pattern)), None)
-        decision = rule[pattern] if pattern is not None else "deny"
-        by = (
-            f"tools: {tool}: {pattern!r}: {decision}"
-            if pattern is not None
-            else f"no pattern of {tool} fits {subject!r}"
-        )
+    decision, by = max((_apply(rule, where, subject) for where, rule in rules), key=lambda each: _STRICTER[each[0]])
     if decision == "allow":
         return Verdict("allow")
     if decision == "ask":
         return Verdict("ask", f"{tool} needs an approval ({by}), and approvals are not built yet: it counts as denied")
     return Verdict("deny", f"{tool} is denied by the settings ({by}); only a person can allow it, in fsagent.yaml")
+
+
+def _apply(rule: Rule, where: str, subject: str) -> tuple[Decision, str]:
+    """What one rule decides, and by which line of the settings."""
+    if isinstance(rule, str):
+        return rule, f"{where}: {rule}"
+    for pattern, decision in rule.items():
+        if fnmatchcase(subject, pattern):
+            return decision, f"{where}: {pattern!r}: {decision}"
+    return "deny", f"{where}: no pattern fits {subject!r}"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from fsagent.config import Rule
+from fsagent.config import Rules
 from fsagent.engines.base import Engine, Request
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.fields import nearest
@@ -122,7 +122,7 @@ class Runner:
         engine: Engine,
         ask: Callable[[], Request],
         context: Context,
-        rule_of: Callable[[str], Rule],
+        rules_of: Callable[[str], Rules],
         record: Record,
         progress: Progress,
         repeat_unknown: bool,
@@ -137,7 +137,7 @@ class Runner:
             lost = self._settle_unknown(progress, context, repeat_unknown)
             if isinstance(lost, Step):
                 return Ending(lost, (*turns, Turn(progress.pending, progress.results)))
-            turns.append(self._carry_out(progress.pending, [*progress.results, *lost], context, rule_of, record))
+            turns.append(self._carry_out(progress.pending, [*progress.results, *lost], context, rules_of, record))
         while True:
             if context.stopping():
                 raise Stopped
@@ -152,16 +152,16 @@ class Runner:
             if not step.calls:
                 return Ending(step, tuple(turns))
             record("step", step=step)
-            turns.append(self._carry_out(step, [], context, rule_of, record))
+            turns.append(self._carry_out(step, [], context, rules_of, record))
 
     def _carry_out(
-        self, step: Step, results: list[ToolResult], context: Context, rule_of: Callable[[str], Rule], record: Record
+        self, step: Step, results: list[ToolResult], context: Context, rules_of: Callable[[str], Rules], record: Record
     ) -> Turn:
         """Make the calls of a step that have no result yet."""
         for number in range(len(results), len(step.calls)):
             if context.stopping():
                 raise Stopped
-            result = self._call(number, step.calls[number], context, rule_of, record)
+            result = self._call(number, step.calls[number], context, rules_of, record)
             if not result.ok and context.stopping():
                 raise Stopped  # the call was cut short; what came of it is found out at the next start
             record("result", call=number, result=result)
@@ -170,12 +170,12 @@ class Runner:
         return Turn(step, tuple(results))
 
     def _call(
-        self, number: int, call: ToolCall, context: Context, rule_of: Callable[[str], Rule], record: Record
+        self, number: int, call: ToolCall, context: Context, rules_of: Callable[[str], Rules], record: Record
     ) -> ToolResult:
         try:
             tool, args = self._args(call)
             args = tool.prepare(args, context)
-            verdict = decide(call.tool, tool.subject(args), rule_of)
+            verdict = decide(call.tool, tool.subject(args), rules_of(call.tool))
             if not verdict.allowed:
                 return ToolResult(error=verdict.why, denied=True)
             before = tool.before(args, context) if tool.effect == "once" else None

@@ -10,12 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from fsagent.config import SETTINGS_TEMPLATE, Settings, load_settings
+from fsagent.config import SETTINGS_TEMPLATE, ApiSettings, Settings, load_settings
 from fsagent.errors import SettingsError
+from fsagent.extensions import unknown_names
 from fsagent.files.fields import Duration
 from fsagent.files.yamltext import load_mapping, plain
 
-EXAMPLES = {"timezone", "tools"}  # shown as examples; their default is to say nothing
+EXAMPLES = {"timezone", "tools", "triggers", "api"}  # shown as examples; their default is to say nothing
+COMMENTED = re.compile(r"^# (?=[a-z_]+:|  [a-z_]+:)", re.MULTILINE)
 
 
 def load(tmp_path: Path, text: str | bytes) -> Settings:
@@ -33,8 +35,7 @@ def faults(tmp_path: Path, text: str | bytes) -> list[str]:
 
 def uncommented() -> dict[str, Any]:
     """The template with every commented-out setting taken in."""
-    text = re.sub(r"^# (?=[a-z_]+:|  [a-z]+:)", "", SETTINGS_TEMPLATE, flags=re.MULTILINE)
-    return dict(plain(load_mapping(text, "template")))
+    return dict(plain(load_mapping(COMMENTED.sub("", SETTINGS_TEMPLATE), "template")))
 
 
 def test_no_file_means_the_defaults(tmp_path: Path) -> None:
@@ -52,9 +53,12 @@ def test_the_template_names_every_setting_with_its_default(tmp_path: Path) -> No
     assert set(shown) == set(Settings.__struct_fields__)
     text = "".join(f"{name}: {value!r}\n" for name, value in shown.items() if name not in EXAMPLES)
     assert load(tmp_path, text) == Settings()
-    everything = load(tmp_path, re.sub(r"^# (?=[a-z_]+:|  [a-z]+:)", "", SETTINGS_TEMPLATE, flags=re.MULTILINE))
+    everything = load(tmp_path, COMMENTED.sub("", SETTINGS_TEMPLATE))
     assert everything.timezone == "Europe/Berlin"
     assert set(everything.tools) == {"shell", "http", "write"}
+    assert set(everything.triggers) == {"http"}
+    assert list(shown["api"]) == list(ApiSettings.__struct_fields__)
+    assert everything.api == ApiSettings()
 
 
 def test_every_setting_can_be_set(tmp_path: Path) -> None:
@@ -75,13 +79,19 @@ shutdown_wait: 2s
 tools:
   shell: {"df *": allow, "*": ask}
   write: deny
+triggers:
+  http: {shell: deny}
+api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://home.example.org"], rate: 7}
 """
     settings = load(tmp_path, text)
     default = msgspec.structs.asdict(Settings())
     assert [name for name, value in msgspec.structs.asdict(settings).items() if value == default[name]] == []
     assert (settings.heartbeat_interval, settings.timeout, settings.attachment_wait) == (300, 5400, 86400)
     assert isinstance(settings.scan_interval, Duration)
-    assert list(settings.rule("shell")) == ["df *", "*"], "the order of patterns is the order of the file"
+    assert list(settings.tools["shell"]) == ["df *", "*"], "the order of patterns is the order of the file"
+    assert settings.api == ApiSettings(
+        listen="[::1]:0", allowed_hosts=("ha.local",), allowed_origins=("https://home.example.org",), rate=7
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,9 +151,125 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 def test_shell_and_http_are_denied_until_somebody_allows_them(tmp_path: Path) -> None:
     settings = load(tmp_path, "tools: {write: ask}")
-    assert [settings.rule(tool) for tool in ("shell", "http", "write", "read", "unheard_of")] == [
-        "deny", "deny", "ask", "allow", "allow",
+    assert [settings.rules("inbox", tool) for tool in ("shell", "http", "write", "read", "unheard_of")] == [
+        [("tools: shell", "deny")], [("tools: http", "deny")], [("tools: write", "ask")], [("tools: read", "allow")],
+        [("tools: unheard_of", "allow")],
     ]  # fmt: skip
+
+
+def test_a_trigger_adds_a_rule_for_the_tools_that_it_names(tmp_path: Path) -> None:
+    settings = load(tmp_path, "tools: {write: ask}\ntriggers: {http: {write: {'a*': allow}, shell: allow}, task: {}}\n")
+    assert settings.rules("http", "write") == [("tools: write", "ask"), ("triggers: http: write", {"a*": "allow"})]
+    assert settings.rules("http", "shell") == [("tools: shell", "deny"), ("triggers: http: shell", "allow")]
+    for trigger in ("inbox", "task", "mcp", "cli"):
+        assert settings.rules(trigger, "write") == [("tools: write", "ask")]
+    assert settings.rules("http", "read") == [("tools: read", "allow")]
+
+
+def test_an_api_that_says_nothing_has_its_defaults(tmp_path: Path) -> None:
+    assert load(tmp_path, "timeout: 1m").api is None
+    for text in ("api:", "api: {}", "api:\n  # listen: 0.0.0.0:1\ntimeout: 10m", "api: {listen: , rate: ''}"):
+        api = load(tmp_path, text).api
+        assert api == ApiSettings(), text
+        assert api.address == ("127.0.0.1", 8765)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("0.0.0.0:80", ("0.0.0.0", 80)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("localhost:65535", ("localhost", 65535)),
+        ("[::1]:8765", ("::1", 8765)),
+        ("[::]:8765", ("::", 8765)),
+        ("[fe80::1%eth0]:1", ("fe80::1%eth0", 1)),
+    ],
+)
+def test_where_the_api_listens(tmp_path: Path, listen: str, address: tuple[str, int]) -> None:
+    api = load(tmp_path, f"api:\n  listen: '{listen}'").api
+    assert api is not None
+    assert api.address == address
+
+
+@pytest.mark.parametrize(
+    ("listen", "says"),
+    [
+        ("8765", "misses the address; write 127.0.0.1:8765"),
+        (":80", "misses the address; write 127.0.0.1:80"),
+        ("127.0.0.1", "needs an address and a port"),
+        ("127.0.0.1:", "needs an address and a port"),
+        ("127.0.0.1:65536", "needs an address and a port from 0 to 65535"),
+        ("127.0.0.1:-1", "needs an address and a port"),
+        ("127.0.0.1:http", "needs an address and a port"),
+        ("127.0.0.1:\u0661", "needs an address and a port"),
+        ("ha.local:8765", "'ha.local' is no address to listen on; write an IP address"),
+        ("*:8765", "is no address to listen on"),
+        ("::1:8765", '"[::1]:8765" (with the quotes)'),
+        ("[127.0.0.1]:1", "is no address to listen on"),
+        ("[]:1", "is no address to listen on"),
+        ("[:1", "is no address to listen on"),
+        ("127.0.0.256:1", "is no address to listen on"),
+        ("http://127.0.0.1:80", "is no address to listen on"),
+    ],
+)
+def test_what_is_no_place_to_listen_says_what_to_write(tmp_path: Path, listen: str, says: str) -> None:
+    (fault,) = faults(tmp_path, f"timeout: 1m\napi:\n  rate: 1\n  listen: '{listen}'\n")
+    assert fault.startswith("fsagent.yaml:4:3: api.listen: "), fault
+    assert says in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        ("api: 8765", "1:1: api: ", "must be a map of names and values, not text"),
+        ("api: [a]", "1:1: api: ", "must be a map of names and values, not a list"),
+        ("api:\n  lisen: x", "2:3: api.lisen: ", "did you mean 'listen'?"),
+        ("api:\n  rate: many", "2:3: api.rate: ", "must be a whole number"),
+        ("api:\n  rate: 0", "2:3: api.rate: ", "must be between 1 and 10000"),
+        ("api:\n  rate: 10001", "2:3: api.rate: ", "must be between 1 and 10000"),
+        ("api:\n  allowed_hosts: ha.local:80", "2:3: api.allowed_hosts: ", "'ha.local:80' is no host"),
+        ("api:\n  allowed_hosts:\n    - ha.local\n    - '*'", "4:7: api.allowed_hosts: ", "'*' is no host"),
+        ("api:\n  allowed_hosts: [a, [b]]", "2:22: api.allowed_hosts: ", "must be text"),
+        ("api:\n  allowed_hosts: https://a", "2:3: api.allowed_hosts: ", "is no host; write a name such as ha.local"),
+        ("api:\n  allowed_origins: [https://a.b/]", "2:21: api.allowed_origins: ", "without a path"),
+        ("api:\n  allowed_origins: [ha.local]", "2:21: api.allowed_origins: ", "'ha.local' is no origin"),
+        ("api:\n  allowed_origins: ['null']", "2:21: api.allowed_origins: ", "'null' is no origin"),
+        ("triggers: deny", "1:1: triggers: ", "must be a map"),
+        ("triggers:\n  http: deny", "2:3: triggers.http: ", "must be a map of tools and rules"),
+        ("triggers:\n  http:", "2:3: triggers.http: ", "must be a map of tools and rules"),
+        ("triggers:\n  htpp: {}", "2:3: triggers.htpp: ", "is no trigger (did you mean 'http'?); there are: inbox,"),
+        ("triggers:\n  http:\n    shell: never", "3:5: triggers.http.shell: ", "must be allow, ask or deny"),
+        ("tools:\n  read: allow\n  shell: never", "3:3: tools.shell: ", "must be allow, ask or deny"),
+    ],
+)
+def test_a_mistake_inside_a_setting_is_told_with_its_own_line(tmp_path: Path, text: str, place: str, says: str) -> None:
+    (fault,) = faults(tmp_path, text)
+    assert fault.startswith(f"fsagent.yaml:{place}"), fault
+    assert says in fault
+
+
+def test_hosts_and_origins_as_people_have_them(tmp_path: Path) -> None:
+    text = """\
+api:
+  allowed_hosts: [ha.local, homeassistant, 192.168.1.5, "[fd00::1]", "fd00::1", my_box.lan]
+  allowed_origins: [https://home.example.org, http://192.168.1.5:8123, "http://[fd00::1]:80"]
+"""
+    api = load(tmp_path, text).api
+    assert api is not None
+    assert (len(api.allowed_hosts), len(api.allowed_origins)) == (6, 3)
+
+
+def test_tools_and_engines_that_nobody_installed_are_told_with_their_lines(tmp_path: Path) -> None:
+    text = "engine: modle\ntools:\n  read: allow\n  shel: deny\ntriggers:\n  http:\n    wirte: deny\n    read: deny\n"
+    settings = load(tmp_path, text)
+    found = [str(fault) for fault in unknown_names(settings, tmp_path / "fsagent.yaml")]
+    assert [fault.split(";")[0] for fault in found] == [
+        "fsagent.yaml:4:3: tools: there is no 'shel' (did you mean 'shell'?)",
+        "fsagent.yaml:7:5: triggers.http: there is no 'wirte' (did you mean 'write'?)",
+        "fsagent.yaml:1:1: engine: there is no 'modle'",
+    ]
+    assert [fault.line for fault in unknown_names(settings)] == [0, 0, 0]
+    assert [fault.line for fault in unknown_names(settings, tmp_path / "gone.yaml")] == [0, 0, 0]
 
 
 def test_times_are_shown_in_the_zone_of_the_settings(tmp_path: Path) -> None:

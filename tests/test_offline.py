@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fsagent.config import Rules
 from fsagent.engines import engine_names, load_engine
 from fsagent.engines.base import Request
 from fsagent.engines.offline import Offline
@@ -51,8 +52,9 @@ def run(folder: Path, what: Command, time_format: str = "%Y-%m-%d %H:%M:%S", all
         seconds_left=lambda: 60.0, stopping=lambda: False,
     )  # fmt: skip
     request = Request(command=what, soul="", now=NOW, run="r1", time_format=time_format)
+    rules: Rules = [("tools", cast(Any, allow))]
     return Runner(TOOLS).run(
-        Offline(), lambda: request, context, lambda _: cast(Any, allow), lambda *_, **__: None, Progress(), False
+        Offline(), lambda: request, context, lambda _: rules, lambda *_, **__: None, Progress(), False
     )
 
 

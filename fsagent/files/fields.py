@@ -10,7 +10,8 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -114,7 +115,8 @@ def read_fields(
 ) -> S:
     """``fields`` as a ``schema``. Raises ``DocumentError`` with all faults: unknown names, wrong values.
 
-    An empty value counts as not given. ``extra`` maps names that belong elsewhere to a hint.
+    An empty value counts as not given; where the schema has a struct (a group of fields, read by the same rules), it
+    counts as a group that says nothing. ``extra`` maps names that belong elsewhere to a hint.
     """
     if not fields:
         return schema()
@@ -128,11 +130,14 @@ def read_fields(
             hint = (extra or {}).get(name) or f"is not known here{nearest(name, known)}; known are: {', '.join(known)}"
             faults.append(Fault(file, hint, line, column, where))
             continue
-        value = plain(node)
-        if value == "":
+        value, group = plain(node), _group(known[name].type)
+        if value == "" and not group:
             continue
         try:
-            values[name] = convert(value, known[name].type)
+            if group and (value == "" or isinstance(value, dict)):
+                values[name] = read_fields(group, node or {}, file, first_line, f"{where}.")
+            else:
+                values[name] = convert(value, group or known[name].type)
         except DocumentError as error:
             faults += error.faults
         except (ValueError, msgspec.ValidationError) as error:
@@ -152,22 +157,34 @@ def convert(value: Any, kind: Any) -> Any:
     return msgspec.convert(value, kind, strict=False, dec_hook=_hook)
 
 
+def place(node: Any, path: Iterable[str | int], first_line: int = 1) -> tuple[int, int]:
+    """Line and column of what lies under ``path`` (names in maps, numbers in lists), or of what leads there."""
+    found = (0, 0)
+    for key in path:
+        here = position(node, key, first_line)
+        if here == (0, 0):
+            break
+        found, node = here, node[key]
+    return found
+
+
+def _group(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct in a field's type, be it optional or not."""
+    for each in get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]:
+        if isinstance(each, type) and issubclass(each, msgspec.Struct):
+            return each
+    return None
+
+
 def _inside(node: Any, message: str, first_line: int) -> tuple[tuple[int, int] | None, str]:
     """Split msgspec's ``… - at `$.a[0]``` into a place in the file and words for a person."""
     text, _, path = message.partition(" - at `")
-    place: tuple[int, int] | None = None
-    for part in re.findall(r"\[(\d+)\]|\.([\w-]+)", path):
-        key: Any = int(part[0]) if part[0] else part[1]
-        try:
-            found = position(node, key, first_line)
-            node = node[key]
-        except (KeyError, IndexError, TypeError):
-            break
-        place = found if found != (0, 0) else place
+    keys = [int(part[0]) if part[0] else part[1] for part in re.findall(r"\[(\d+)\]|\.([\w-]+)", path)]
+    found = place(node, keys, first_line)
     text = text.replace("Object missing required field", "misses").replace("`", "'")
     text = re.sub(r"^Expected '?(\w+)'?, got '?(\w+)'?", lambda m: f"must be {_word(m[1])}, not {_word(m[2])}", text)
     text = re.sub(r"^Invalid enum value", "cannot be", text)
-    return place, text
+    return found if found != (0, 0) else None, text
 
 
 def _word(kind: str) -> str:

@@ -11,6 +11,7 @@ from fsagent.config import SETTINGS_TEMPLATE
 from fsagent.facts import SOUL_TEMPLATE
 from fsagent.files.atomic import write_new
 from fsagent.workspace.layout import FORMAT, Layout, make_places, open_workspace
+from fsagent.workspace.tokens import Tokens
 
 IGNORE_LINES = (
     "(?d)/.fsagent", "(?d).#*", "(?d)#*#", "(?d)*~", "(?d).*.sw?", "(?d)4913", "(?d)*.lock", "(?d).~lock.*#", "(?d)~$*",
@@ -30,7 +31,8 @@ Log the timestamp to log.txt every heartbeat
 def init_workspace(root: Path, sample: Path | None = None) -> tuple[Layout, list[str]]:
     """Make ``root`` a workspace and give the names of the files that were made. Never overwrites anything.
 
-    ``sample`` is a folder whose files are copied first. The marker comes last: a half-made workspace is none.
+    ``sample`` is a folder whose files are copied first. The marker comes last: a half-made workspace is none. The
+    owner's token, without which nobody could call the agent, is made and not named.
     """
     root.mkdir(parents=True, exist_ok=True)
     layout = Layout(Path(os.path.realpath(root)))
@@ -53,6 +55,8 @@ def init_workspace(root: Path, sample: Path | None = None) -> tuple[Layout, list
         except FileExistsError:
             continue
         made.append(layout.name(path))
+    if not layout.tokens.exists():
+        Tokens(layout).ensure()
     marker = msgspec.json.encode({"format": FORMAT, "made_by": "fsagent"}) + b"\n"
     try:
         write_new(layout.marker, marker)

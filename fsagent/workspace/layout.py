@@ -11,7 +11,7 @@ from fsagent.errors import WorkspaceError
 
 FORMAT = 1
 PLACES = ("inbox", "outbox", "tasks", "approvals", "archive", "failed")
-MACHINE_PLACES = ("runs", "drop", "tmp", "locks", "tasks", "journal")
+MACHINE_PLACES = ("runs", "drop", "cancel", "keys", "tmp", "locks", "tasks", "journal")
 
 
 class Layout:
@@ -33,12 +33,15 @@ class Layout:
         self.marker = self.machine / "workspace.json"
         self.runs = self.machine / "runs"
         self.drop = self.machine / "drop"
+        self.cancel = self.machine / "cancel"
         self.tmp = self.machine / "tmp"
         self.locks = self.machine / "locks"
         self.task_states = self.machine / "tasks"
         self.journal = self.machine / "journal"
         self.index = self.machine / "index.sqlite3"
         self.beat = self.machine / "daemon.json"
+        self.tokens = self.machine / "tokens.json"
+        self.keys = self.machine / "keys"
 
     def name(self, path: Path) -> str:
         """How a path is called in messages and results: relative, with ``/``, always writable as UTF-8."""
