@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fsagent.files.atomic import sync_dir
 from fsagent.workspace import results
-from fsagent.workspace.index import Index
+from fsagent.workspace.index import Index, command_text
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.results import Outcome
@@ -59,10 +59,11 @@ class Completion:
         return troubled
 
     def enlist(self, folder: RunFolder, envelope: Envelope, *, is_open: bool) -> None:
-        """Bring the run's line in the index up to date."""
+        """Bring the run's line in the index up to date; a settled run is found by its words from now on."""
         summary = folder.summary()
         if summary:
-            self._index.put(summary, key=envelope.key, is_open=is_open)
+            text = "" if is_open else command_text(folder)
+            self._index.put(summary, key=envelope.key, is_open=is_open, text=text)
 
     def _publish(self, run: Ended) -> None:
         run.folder.sync()

@@ -8,37 +8,47 @@ import sqlite3
 from datetime import datetime
 from pathlib import Path
 
-from fsagent.workspace.index import Index
+from fsagent.workspace.index import Index, IndexVersionError, command_text
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder
 
 YOUNG = 3600.0
+AT_ONCE = 1_000
 
 
 def open_index(layout: Layout) -> Index:
-    """The index for writing. A file that SQLite cannot use is put aside (``index.sqlite3.damaged``); ``recover`` fills
-    the new one."""
+    """The index for writing. A file that SQLite cannot use is put aside (``index.sqlite3.damaged``), one of another
+    version is thrown away; ``recover`` fills the new one."""
     try:
         index = Index(layout.index, write=True)
+    except IndexVersionError:
+        _remove(layout.index)
+        return Index(layout.index, write=True)
+    except sqlite3.DatabaseError:
+        return _anew(layout.index)
+    try:
         index.count()
     except sqlite3.DatabaseError:
-        _put_aside(layout.index)
-        index = Index(layout.index, write=True)
+        index.close()
+        return _anew(layout.index)
     return index
 
 
 def recover(layout: Layout, index: Index) -> list[RunFolder]:
     """The runs to go on with, oldest first. Lists those that have a folder and no row in the index on the way.
 
-    Costs one look at the folder names and at the index's if nothing is missing there.
+    Costs one look at the folder names and at the index's if nothing is missing there. A kill in the middle costs the
+    last ``AT_ONCE`` runs.
     """
     runs = set(index.open_runs())
-    for name in set(os.listdir(layout.runs)) - index.runs():
+    for number, name in enumerate(sorted(set(os.listdir(layout.runs)) - index.runs()), 1):
+        if number % AT_ONCE == 0:
+            index.commit()
         folder = RunFolder(layout.runs / name)
         summary, envelope = folder.summary(), folder.envelope()
         settled = any(event.get("event") == "settled" for event in folder.events())
         if settled and summary and envelope:
-            index.put(summary, key=envelope.key, is_open=False)
+            index.put(summary, key=envelope.key, is_open=False, text=command_text(folder))
         else:
             runs.add(name)  # listed when it is admitted, for it may be the empty beginning of a claim
     return [RunFolder(layout.runs / run) for run in sorted(runs) if (layout.runs / run).is_dir()]
@@ -55,7 +65,12 @@ def clear_temporary(layout: Layout, now: datetime) -> None:
             os.unlink(entry.path)
 
 
-def _put_aside(path: Path) -> None:
+def _anew(path: Path) -> Index:
     os.replace(path, path.with_name(path.name + ".damaged"))
-    for tail in ("-wal", "-shm"):
+    _remove(path)
+    return Index(path, write=True)
+
+
+def _remove(path: Path) -> None:
+    for tail in ("", "-wal", "-shm"):
         path.with_name(path.name + tail).unlink(missing_ok=True)

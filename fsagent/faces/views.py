@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from fsagent.errors import FsagentError, SettingsError
-from fsagent.model import Run
-from fsagent.workspace.index import Index
+from fsagent.errors import FsagentError, NotFoundError, SettingsError
+from fsagent.model import Run, Usage
+from fsagent.workspace.index import Index, Total, command_text
 from fsagent.workspace.layout import Layout
-from fsagent.workspace.runs import RunFolder, dropped
+from fsagent.workspace.runs import RunFolder, dropped, is_run_id
 from fsagent.workspace.status import Snapshot, daemon_runs, read_snapshot
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ class RunView(Struct, frozen=True, kw_only=True):
     result: str
 
 
+class Hit(Struct, frozen=True):
+    """A run that a search found, and one line of its text around the first word that was looked for."""
+
+    run: Run
+    snippet: str
+
+
 class TaskLine(Struct, frozen=True, kw_only=True):
     """A task as a list shows it. Times in the workspace's zone; ``fault`` says why a file cannot be used."""
 
@@ -73,16 +80,61 @@ def read_status(layout: Layout) -> StatusView:
     )
 
 
-def read_runs(layout: Layout, limit: int, *, task: str = "", status: str = "") -> list[Run]:
-    """The newest runs, times in the workspace's zone."""
-    settings = _settings(layout)
+def read_runs(
+    layout: Layout,
+    limit: int,
+    *,
+    task: str = "",
+    status: str = "",
+    thread: str = "",
+    trigger: str = "",
+    before: str = "",
+) -> list[Run]:
+    """The newest runs, times in the workspace's zone. ``before`` is the last run of the page before; raises
+    ``NotFoundError`` where there is no such run."""
+
+    def ask(index: Index) -> list[Run]:
+        return index.recent(limit, task=task, status=status, thread=thread, trigger=trigger, before=before)
+
+    return _page(layout, before, ask)
+
+
+def read_results(layout: Layout, limit: int, before: str = "") -> list[Run]:
+    """The newest runs that published a result in outbox/, page by page as ``read_runs``."""
+    return _page(layout, before, lambda index: index.recent(limit, before=before, published=True))
+
+
+def search_runs(layout: Layout, query: str, limit: int, before: str = "") -> list[Hit]:
+    """The newest settled runs in which all words of ``query`` occur, page by page as ``read_runs``; how a query is
+    read says ``Index.search``. The snippets are made from the files of these runs as they are now."""
+    from fsagent.faces.search import snippet
+
+    found = _page(layout, before, lambda index: index.search(query, limit, before))
+    return [Hit(run, snippet(query, command_text(RunFolder(layout.runs / run.run)), run)) for run in found]
+
+
+def read_totals(layout: Layout) -> list[Total]:
+    """How many runs there are of each trigger and status."""
     with _index(layout) as index:
-        found = index.recent(limit, task=task, status=status) if index else []
-    return [_local(run, settings) for run in found]
+        return index.totals() if index else []
+
+
+def read_usage(layout: Layout) -> Usage:
+    """What all runs together used."""
+    with _index(layout) as index:
+        return index.usage() if index else Usage()
+
+
+def run_of_id(layout: Layout, command_id: str) -> str:
+    """The newest run of the command with this ``id``, or "" if there is none."""
+    with _index(layout) as index:
+        found = index.by_id(command_id) if index else []
+    return found[0].run if found else ""
 
 
 def read_run(layout: Layout, wanted: str) -> RunView:
-    """One run by its id, a unique beginning or end of it, or ``last``. Raises ``FsagentError`` when there is none."""
+    """One run by its id, a unique beginning or end of it, or ``last``. Raises ``NotFoundError`` when there is none,
+    ``FsagentError`` when there are several."""
     folder = RunFolder(layout.runs / _find(layout, wanted))
     summary = folder.summary()
     if summary is None:
@@ -148,41 +200,64 @@ def read_health(layout: Layout) -> list[str]:
 
 
 def _find(layout: Layout, wanted: str) -> str:
-    if (layout.runs / wanted).is_dir() and "/" not in wanted and not wanted.startswith("."):
+    """The one run that is meant. Looks at the folders' names only where the index does not know it."""
+    if _is_run(layout, wanted):
         return wanted
     if wanted == "last":
         newest = read_runs(layout, 1)
         if newest:
             return newest[0].run
-        raise FsagentError("there are no runs yet")
-    from fsagent.files.fields import nearest
-
-    names = [name for name in os.listdir(layout.runs) if name.startswith(wanted) or name.endswith(wanted)]
+        raise NotFoundError("there are no runs yet")
+    with _index(layout) as index:
+        names = index.matching(wanted) if index and wanted else []
+    if len(names) == 1 and _is_run(layout, names[0]):
+        return names[0]
+    every = os.listdir(layout.runs) if len(names) < 2 else []
+    names = names if len(names) > 1 else [each for each in every if each.startswith(wanted) or each.endswith(wanted)]
     if len(names) == 1:
         return names[0]
-    if names:
+    if names and wanted:
         raise FsagentError(f"{wanted!r} fits {len(names)} runs, for instance {names[0]} and {names[1]}")
-    raise FsagentError(
-        f"there is no run {wanted!r}{nearest(wanted, os.listdir(layout.runs)[-200:])}; see 'fsagent runs'"
-    )
+    from fsagent.files.fields import nearest
+
+    raise NotFoundError(f"there is no run {wanted!r}{nearest(wanted, every[-200:])}; see 'fsagent runs'")
+
+
+def _is_run(layout: Layout, name: str) -> bool:
+    return is_run_id(name) and (layout.runs / name).is_dir()
+
+
+def _page(layout: Layout, before: str, ask: Callable[[Index], list[Run]]) -> list[Run]:
+    try:
+        with _index(layout) as index:
+            if index is None and before:
+                raise KeyError(before)
+            found = ask(index) if index else []
+    except KeyError:
+        raise NotFoundError(f"there is no run {before!r} to go on after; begin with the first page again") from None
+    settings = _settings(layout)
+    return [_local(run, settings) for run in found]
 
 
 @contextmanager
 def _index(layout: Layout) -> Iterator[Index | None]:
     """The index for reading, or None before any daemon ran."""
+    index = None
     try:
-        index = Index(layout.index, write=False)
-    except FileNotFoundError:
-        yield None
-        return
-    try:
+        try:
+            index = Index(layout.index, write=False)
+        except FileNotFoundError:
+            pass
         yield index
+    except sqlite3.NotSupportedError as error:
+        raise FsagentError(str(error)) from error
     except sqlite3.DatabaseError as error:
         raise FsagentError(
             f"the list of runs cannot be read ({error}); the daemon builds it anew at its start"
         ) from error
     finally:
-        index.close()
+        if index:
+            index.close()
 
 
 def _settings(layout: Layout) -> Settings:
