@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.paths import SafeRoot
 from fsagent.model import ToolResult
 from fsagent.tools.base import Context, Tool
-from fsagent.tools.files import Append, Edit, EditArgs, Read, TextArgs, Write
+from fsagent.tools.files import MAX_OLD, Append, Edit, EditArgs, Read, TextArgs, Write
 from fsagent.tools.find import List, ListArgs, SearchArgs, SearchFiles
 from fsagent.tools.place import PathArgs
 
@@ -210,6 +214,107 @@ def test_half_a_character_is_refused(context: Context) -> None:
         call(Write(), TextArgs("x", "ab\ud800"), context)
 
 
+# what a person sees of it
+
+
+def shown(result: ToolResult) -> list[str]:
+    """The lines of a diff below its two names."""
+    assert result.diff.endswith("\n")
+    return result.diff.split("\n")[2:-1]
+
+
+def patched(old: bytes, result: ToolResult) -> bytes:
+    """What the program ``patch`` makes of the old content by the diff."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (("old", old), ("diff", result.diff.encode())):
+            Path(folder, name).write_bytes(content)
+        subprocess.run(
+            ["patch", "--binary", "--fuzz=0", "--output=new", "old", "diff"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+        )
+        return Path(folder, "new").read_bytes()
+
+
+@pytest.mark.skipif(not shutil.which("patch"), reason="no patch")
+@pytest.mark.parametrize("old", [b"one\ntwo\n", b"one\ntwo", b"one\r\ntwo\r\n", b"one\r\ntwo", b"two\n" + b"x\n" * 400])
+def test_the_diff_is_what_changed(tmp_path: Path, context: Context, old: bytes) -> None:
+    for tool, args in (
+        (Write(), TextArgs("a/my x", "one\n2\n")),
+        (Append(), TextArgs("a/my x", "three\nfour")),
+        (Edit(), EditArgs("a/my x", "two", "2\n2")),
+    ):
+        path = tmp_path / "a/my x"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(old)
+        result = call(cast(Any, tool), args, context)
+        if "left out" not in result.diff:
+            assert result.diff.startswith("--- a/a/my x\t\n+++ b/a/my x\t\n@@ ")
+            assert patched(old, result) == path.read_bytes() != old
+
+
+def test_write_shows_the_change(tmp_path: Path, context: Context) -> None:
+    result = call(Write(), TextArgs("x", "a\nb"), context)
+    assert result.diff == "--- /dev/null\n+++ b/x\n@@ -0,0 +1,2 @@\n+a\n+b\n\\ No newline at end of file\n"
+    assert call(Write(), TextArgs("x", "a\nb"), context).diff == ""
+    assert shown(call(Write(), TextArgs("x", "a\nc\n"), context)) == [
+        "@@ -1,2 +1,2 @@", " a", "-b", "\\ No newline at end of file", "+c",
+    ]  # fmt: skip
+    for raw, words in (
+        (b"\0" * 10, "(binary file replaced; bytes: 10 → 4)"),
+        (b"x" * (MAX_OLD + 1), "(content of more than 1 MiB was replaced by 4 bytes)"),
+    ):
+        (tmp_path / "x").write_bytes(raw)
+        assert shown(call(Write(), TextArgs("x", "text"), context)) == [words]
+        assert (tmp_path / "x").read_bytes() == b"text"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read anything")
+def test_what_cannot_be_read_can_be_replaced(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "x").write_text("secret")
+    (tmp_path / "x").chmod(0o200)
+    assert shown(call(Write(), TextArgs("x", "new"), context)) == [
+        "(content that cannot be read was replaced by 3 bytes)"
+    ]
+
+
+def test_a_call_that_fails_shows_the_error_it_always_did(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "d").mkdir()
+    with pytest.raises(UnsafePathError, match="is a folder"):
+        call(Write(), TextArgs("d", "x"), context)
+    with pytest.raises(ToolError, match="half a character"):
+        call(Write(), TextArgs("x", "\ud800"), context)
+
+
+def test_append_shows_the_added_lines(tmp_path: Path, context: Context) -> None:
+    result = append("x", "a", context)
+    assert result.diff == "--- /dev/null\n+++ b/x\n@@ -0,0 +1,1 @@\n+a\n"
+    assert shown(append("x", "b\nc", context)) == ["@@ -1,0 +2,2 @@", "+b", "+c"]
+    (tmp_path / "x").write_bytes("eins\r\nzwei".encode("utf-16"))
+    assert shown(append("x", "ü", context)) == [
+        "@@ -2,1 +2,2 @@", "-zwei", "\\ No newline at end of file", "+zwei\r", "+ü\r",
+    ]  # fmt: skip
+    (tmp_path / "x").write_bytes(b"\0\xff binary")
+    assert shown(append("x", "a", context))[-1] == "+a"
+
+
+def test_append_reads_no_large_file_for_a_line_number(tmp_path: Path, context: Context) -> None:
+    (tmp_path / "x").write_bytes(b"12345678\n" * 10_000)
+    assert shown(append("x", "a", context)) == ["@@ after 90,000 bytes @@", "+a"]
+    (tmp_path / "x").write_bytes(b"12345678\n" * 10_000 + b"torn")
+    assert shown(append("x", "a", context)) == ["@@ after 90,004 bytes @@", "\\ No newline at end of file", "+a"]
+
+
+def test_edit_shows_the_change_in_a_large_file_too(tmp_path: Path, context: Context) -> None:
+    old = b"".join(b"line %d\r\n" % number for number in range(1, 100_001))
+    (tmp_path / "x").write_bytes(old)
+    assert shown(call(Edit(), EditArgs("x", "line 50000\n", "a\nb\n"), context)) == [
+        "@@ -49997,7 +49997,8 @@", " line 49997\r", " line 49998\r", " line 49999\r", "-line 50000\r", "+a\r", "+b\r",
+        " line 50001\r", " line 50002\r", " line 50003\r",
+    ]  # fmt: skip
+
+
 # after a crash
 
 
@@ -263,6 +368,18 @@ def test_edit_knows_afterwards_whether_it_happened(tmp_path: Path, context: Cont
     path.write_bytes(b"three\n")
     assert tool.happened(args, context, before) is None
     assert tool.before(args, context) is None
+
+
+@pytest.mark.parametrize(("old", "new"), [("one", "two"), ("one\n", "")])
+def test_an_edit_that_cannot_be_undone_is_known_without_its_diff(
+    tmp_path: Path, context: Context, old: str, new: str
+) -> None:
+    tool, args = Edit(), EditArgs("x", old, new)
+    (tmp_path / "x").write_bytes(b"one\r\ntwo\r\n")
+    before = cast(dict[str, Any], tool.before(args, context))
+    done = tool.run(args, context)
+    assert done.diff
+    assert tool.happened(args, context, before) == replace(done, diff="")
 
 
 # edit

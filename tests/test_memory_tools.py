@@ -19,6 +19,7 @@ from fsagent.model import Command, Fact, Run, ToolCall, ToolResult
 from fsagent.tools.base import Context, Remembered, TaskView
 from fsagent.tools.memory import Forget, ForgetArgs, Recall, RecallArgs, Remember, RememberArgs
 from fsagent.tools.task import TaskArgs, TaskTool
+from fsagent.workspace.soul import Soul
 
 LISBON_WINTER = timezone(timedelta(hours=-5))
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=LISBON_WINTER)
@@ -182,6 +183,53 @@ def test_case_counts_in_a_value(agent: Agent) -> None:
     agent.remember("The wifi password is hunter2")
     assert agent.remember("The wifi password is Hunter2").data["replaced"] == ["The wifi password is hunter2"]
     assert agent.facts() == ["The wifi password is Hunter2"]
+
+
+def test_what_changed_in_the_soul_is_shown(agent: Agent) -> None:
+    names = "--- a/soul.md\n+++ b/soul.md\n"
+    assert agent.remember("My name is Alice").diff == f"{names}+The owner's name is Alice.\n"
+    assert agent.remember("My name is Alice").diff == ""
+    assert agent.remember("My name is Bob").diff == f"{names}-The owner's name is Alice.\n+The owner's name is Bob.\n"
+    agent.remember("The router is white")
+    agent.remember("The router is in the cellar")
+    assert agent.forget("the router").diff == f"{names}-The router is white.\n"
+    assert agent.forget("the router").diff == f"{names}-The router is in the cellar.\n"
+    assert agent.forget("the router").diff == ""
+
+
+def test_a_fact_that_stood_already_is_not_shown_as_new(tmp_path: Path) -> None:
+    agent = Agent(tmp_path, "## Facts\n- The owner's name is Alice.\n- The owner's name is Bob.\n")
+    assert agent.remember("My name is Bob").diff == "--- a/soul.md\n+++ b/soul.md\n-The owner's name is Alice.\n"
+
+
+def test_a_soul_on_disk_shows_what_changed_in_it(tmp_path: Path) -> None:
+    soul = Soul(tmp_path / "soul.md", tmp_path / "lock")
+
+    class DiskHome(TextHome):
+        def facts(self) -> Sequence[Fact]:
+            return soul.facts()
+
+        def remember(self, text: str, key: str) -> Remembered:
+            return Remembered(*soul.remember(text, key))
+
+        def forget(self, facts: Sequence[Fact]) -> Sequence[str]:
+            return soul.forget(facts)
+
+    agent = Agent(tmp_path)
+    agent.context = context(DiskHome(), tmp_path)
+    (tmp_path / "soul.md").write_text("Name: Alice\n\n## Facts\n* The cup is red.\n")
+    for tell in (
+        lambda: agent.remember("My name is Bob"),
+        lambda: agent.remember("The pot is blue"),
+        lambda: agent.forget("the cup"),
+        lambda: agent.remember("My name is Bob"),
+    ):
+        before = {fact.text for fact in soul.facts()}
+        rows = tell().diff.splitlines()
+        after = {fact.text for fact in soul.facts()}
+        names = ["--- a/soul.md", "+++ b/soul.md"] if before != after else []
+        assert rows[:2] == names
+        assert set(rows[2:]) == {f"-{text}" for text in before - after} | {f"+{text}" for text in after - before}
 
 
 def test_a_key_says_what_is_replaced(agent: Agent) -> None:

@@ -15,11 +15,11 @@ from typing import Any, Literal, cast
 import msgspec
 import pytest
 
-from fsagent.config import Rule
+from fsagent.config import Rule, Rules
 from fsagent.engines.base import Request
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.paths import SafeRoot
-from fsagent.model import Command, Step, ToolCall, ToolResult, Turn
+from fsagent.model import Command, Step, ToolCall, ToolResult, Turn, Usage
 from fsagent.runner import Ending, Progress, Runner, Stopped, replay
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context, Tool
@@ -122,10 +122,10 @@ class World:
             self.asked += 1
             return Request(command=Command(name="x.md", body="words"), soul="", now=context.now(), run="r1")
 
-        def rule_of(tool: str) -> Rule:
-            return self.rules.get(tool, "allow")
+        def rules_of(tool: str) -> Rules:
+            return [(f"tools: {tool}", self.rules.get(tool, "allow"))]
 
-        return Runner(self.tools).run(engine, ask, context, rule_of, self.record, replay(self.records), repeat)
+        return Runner(self.tools).run(engine, ask, context, rules_of, self.record, replay(self.records), repeat)
 
     def marked(self) -> list[str]:
         return self.marks.read_text().split() if self.marks.exists() else []
@@ -426,3 +426,24 @@ def test_a_retry_begins_with_the_step_that_failed(tmp_path: Path) -> None:
     assert [turn.results[0].text for turn in replay(world.records).turns] == ["marked a"]
     assert world.run(engine).step.status == "done"
     assert world.marked() == ["a", "b", "c"]
+
+
+# what it used
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_what_the_engine_used_is_summed_over_all_steps_also_after_a_crash(tmp_path: Path, written: bool) -> None:
+    steps = [mark("a"), mark("b", "c"), mark("d", tool="look"), Step(answer="done")]
+    spent = [Usage(tokens_in=10**n, tokens_out=2 * 10**n, cost=0.25 * 2**n) for n in range(4)]
+    script = Script(*[msgspec.structs.replace(step, usage=used) for step, used in zip(steps, spent, strict=True)])
+    whole = World(tmp_path / "whole")
+    assert whole.run(script).usage == Usage(tokens_in=1111, tokens_out=2222, cost=3.75)
+    for number in range(len(whole.records)):
+        world = World(tmp_path / f"w{number}")
+        world.die_at = (number, written)
+        with pytest.raises(Crash):
+            world.run(script, repeat=True)
+        world.die_at = None
+        assert world.run(script, repeat=True).usage == Usage(tokens_in=1111, tokens_out=2222, cost=3.75)
+    assert whole.run(script).usage == Usage(tokens_in=1111, tokens_out=2222, cost=3.75), "asked once more, the same"
+    assert World(tmp_path / "none").run(Script()).usage == Usage()

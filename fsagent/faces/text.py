@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fsagent.faces.views import RunView, StatusView, TaskLine
     from fsagent.model import Run
 
+_ABOUT = ("command", "task", "workspace", "url", "run", "what")  # the first of these says what a record is about
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -25,7 +26,7 @@ def journal_line(record: dict[str, Any]) -> str:
     time: datetime = record["time"]
     event = record["event"]
     head = f"{time.astimezone():%H:%M:%S} {record.get('status') or event:<11}"
-    what = str(record.get("command") or record.get("task") or record.get("workspace") or "")
+    what = str(next((record[name] for name in _ABOUT if record.get(name)), ""))
     if event == "finished":
         what += f" → {record['result']}" if record.get("result") else ""
         what += f" ({record['seconds']:g} s)"
@@ -98,9 +99,10 @@ def _step(event: dict[str, Any]) -> str:
         return "\n".join(calls)
     if kind == "result":
         result = event["result"]
-        return "  → " + (f"failed: {result['error']}" if result.get("error") else result.get("text", "")).replace(
-            "\n", "\n    "
-        )
+        text = f"failed: {result['error']}" if result.get("error") else result.get("text", "")
+        if result.get("diff"):
+            text += "\n" + _visible(result["diff"]).rstrip("\n")
+        return "  → " + text.replace("\n", "\n    ")
     if kind == "retry":
         return f"to be tried again at {event['at']}: {event.get('error', '')}"
     if kind == "attempt" and event.get("n", 1) > 1:
@@ -114,6 +116,11 @@ def _waiting(count: int) -> str:
 
 def _time(moment: datetime | None) -> str:
     return moment.strftime(_TIME) if moment else ""
+
+
+def _visible(text: str) -> str:
+    """Lines of some file, with what a terminal would obey or not show as an escape."""
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
 def _indent(text: str) -> str:

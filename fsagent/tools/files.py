@@ -2,6 +2,9 @@
 
 All paths go through the context's ``SafeRoot``. Limits: text only (UTF-8 or UTF-16); a person who saves the same file
 in the same instant may win over ``append`` and ``edit``, as between any two programs.
+
+Results of what changes a file carry its ``diff``, made when all is written. Limits: ``write`` compares with what stood
+there a moment before; a ``write`` that is made again after a crash shows only what was still to change.
 """
 
 from __future__ import annotations
@@ -12,17 +15,20 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.paths import SafeRoot
 from fsagent.model import ToolResult
 from fsagent.tools.base import Context
+from fsagent.tools.diff import appended, diff, note
 from fsagent.tools.place import FileTool, PathArgs, count, on_disk, relative
 from fsagent.tools.text import decode, detect
 
 MAX_EDIT = 10 * 1024 * 1024
 MAX_WAIT = 2.0
+MAX_OLD = 1024 * 1024
+"""How many bytes of a file's old content ``write`` reads, for its diff alone."""
 _HEAD = 64 * 1024
 
 
@@ -70,8 +76,11 @@ class Write(FileTool[TextArgs]):
         """Write exactly ``text``; readers see the old file or the new one, nothing between."""
         path = relative(args.path, context.root)
         with on_disk(path):
-            context.root.replace(path, _encoded(args.text, "utf-8"))
-        return ToolResult(text=f"wrote {path} ({count(len(args.text), 'character')})", changed=(path,))
+            new = _encoded(args.text, "utf-8")
+            old, unknown = _standing(path, context.root)
+            context.root.replace(path, new)
+        shown = note(path, f"{unknown} was replaced by {count(len(new), 'byte')}") if unknown else diff(path, old, new)
+        return ToolResult(text=f"wrote {path} ({count(len(args.text), 'character')})", changed=(path,), diff=shown)
 
 
 class Append(FileTool[TextArgs]):
@@ -88,12 +97,12 @@ class Append(FileTool[TextArgs]):
             fd = _open_alone(context.root, path)
             try:
                 size = os.fstat(fd).st_size
-                lines = _lines(args.text, fd, size)
-                _write_whole(fd, lines, size)
+                added = _added(args.text, fd, size)
+                _write_whole(fd, added.raw, size)
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        return self._done(path, args)
+        return self._done(path, args, size, added)
 
     def before(self, args: TextArgs, context: Context) -> dict[str, Any] | None:
         """The file's size and a checksum of its last bytes."""
@@ -115,20 +124,21 @@ class Append(FileTool[TextArgs]):
             with _reading(context.root, args.path) as fd:
                 if os.fstat(fd).st_size < start or _checksum(fd, start) != before.get("tail"):
                     return None
-                lines = _lines(args.text, fd, start)
+                added = _added(args.text, fd, start)
                 after = _pread(fd, MAX_EDIT, start)
         except FileNotFoundError:
             return False if start == 0 else None
         except (OSError, UnsafePathError):
             return None
-        if after.startswith(lines):
-            return self._done(context.root.normalize(args.path), args)
-        torn = after and lines.startswith(after)
-        return None if torn or lines in after else False
+        if after.startswith(added.raw):
+            return self._done(context.root.normalize(args.path), args, start, added)
+        torn = after and added.raw.startswith(after)
+        return None if torn or added.raw in after else False
 
-    def _done(self, path: str, args: TextArgs) -> ToolResult:
+    def _done(self, path: str, args: TextArgs, size: int, added: _Added) -> ToolResult:
         lines = args.text.count("\n") + (not args.text.endswith("\n"))
-        return ToolResult(text=f"added {count(lines, 'line')} to {path}", changed=(path,))
+        shown = appended(path, added.head, size, added.raw, closes=added.closes)
+        return ToolResult(text=f"added {count(lines, 'line')} to {path}", changed=(path,), diff=shown)
 
 
 class Edit(FileTool[EditArgs]):
@@ -142,31 +152,42 @@ class Edit(FileTool[EditArgs]):
         """Replace ``old``, which must occur exactly once, by ``new``; encoding and line ends stay as they are."""
         path = relative(args.path, context.root)
         with on_disk(path):
-            raw, line = _edited(args, context.root)
-            context.root.replace(path, raw)
-        return ToolResult(text=f"changed {path} at line {line}", changed=(path,))
+            old = context.root.read(path, MAX_EDIT + 1)
+            new, line = _edited(args, old)
+            context.root.replace(path, new)
+        return self._done(path, line, diff(path, old, new))
 
     def before(self, args: EditArgs, context: Context) -> dict[str, Any] | None:
         """Checksums of the file as it is and as it will be."""
         try:
-            old = zlib.crc32(context.root.read(args.path, MAX_EDIT + 1))
-            new, line = _edited(args, context.root)
+            old = context.root.read(args.path, MAX_EDIT + 1)
+            new, line = _edited(args, old)
         except (OSError, UnsafePathError, ToolError):
             return None
-        return {"old": old, "new": zlib.crc32(new), "line": line}
+        return {"old": zlib.crc32(old), "new": zlib.crc32(new), "line": line}
 
     def happened(self, args: EditArgs, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
-        """Compares the file's checksum; None where it is neither the old nor the new one."""
+        """Compares the file's checksum; None where it is neither the old nor the new one.
+
+        The diff is known where the edit can be undone (``new`` stands in one place alone), and else left out.
+        """
         if not before:
             return None
         try:
-            now = zlib.crc32(context.root.read(args.path, MAX_EDIT + 1))
+            raw = context.root.read(args.path, MAX_EDIT + 1)
         except (OSError, UnsafePathError):
             return None
-        if now == before["new"]:
-            path = context.root.normalize(args.path)
-            return ToolResult(text=f"changed {path} at line {before['line']}", changed=(path,))
-        return False if now == before["old"] else None
+        if zlib.crc32(raw) != before["new"]:
+            return False if zlib.crc32(raw) == before["old"] else None
+        path = context.root.normalize(args.path)
+        try:
+            old, _ = _edited(EditArgs(args.path, args.new, args.old), raw)
+        except ToolError:
+            return self._done(path, before["line"], "")
+        return self._done(path, before["line"], diff(path, old, raw) if zlib.crc32(old) == before["old"] else "")
+
+    def _done(self, path: str, line: int, shown: str) -> ToolResult:
+        return ToolResult(text=f"changed {path} at line {line}", changed=(path,), diff=shown)
 
 
 @contextmanager
@@ -176,6 +197,17 @@ def _reading(root: SafeRoot, path: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _standing(path: str, root: SafeRoot) -> tuple[bytes | None, str]:
+    """The content that ``write`` is about to replace (None where there is none), or in words why it is not known."""
+    try:
+        old = root.read(path, MAX_OLD + 1)
+    except FileNotFoundError:
+        return None, ""
+    except (OSError, UnsafePathError):
+        return None, "content that cannot be read"
+    return (old, "") if len(old) <= MAX_OLD else (None, f"content of more than {MAX_OLD // 1024 // 1024} MiB")
 
 
 def _pread(fd: int, size: int, start: int) -> bytes:
@@ -207,7 +239,15 @@ def _encoded(text: str, encoding: str) -> bytes:
         raise ToolError(f"text: character {error.start + 1} is half a character and cannot be written") from None
 
 
-def _lines(text: str, fd: int, size: int) -> bytes:
+class _Added(NamedTuple):
+    """``raw`` is what ``append`` writes to a file with the first bytes ``head``; ``closes`` if it ends a line there."""
+
+    raw: bytes
+    head: bytes
+    closes: bool
+
+
+def _added(text: str, fd: int, size: int) -> _Added:
     """The bytes that add ``text`` as whole lines to a file of ``size`` bytes, in its encoding and line ends."""
     head = _pread(fd, min(size, _HEAD), 0)
     encoding, mark = detect(head)
@@ -215,11 +255,12 @@ def _lines(text: str, fd: int, size: int) -> bytes:
     text = text.replace("\r\n", "\n")
     if not text.endswith("\n"):
         text += "\n"
-    if size > len(mark) and _pread(fd, len(newline), size - len(newline)) != newline:
+    closes = size > len(mark) and _pread(fd, len(newline), size - len(newline)) != newline
+    if closes:
         text = "\n" + text
     if "\r\n".encode(encoding) in head:
         text = text.replace("\n", "\r\n")
-    return _encoded(text, encoding)
+    return _Added(_encoded(text, encoding), head, closes)
 
 
 def _open_alone(root: SafeRoot, path: str) -> int:
@@ -260,9 +301,8 @@ def _write_whole(fd: int, lines: bytes, size: int) -> None:
         raise
 
 
-def _edited(args: EditArgs, root: SafeRoot) -> tuple[bytes, int]:
-    """The file's bytes after the edit, and the line where it begins."""
-    raw = root.read(args.path, MAX_EDIT + 1)
+def _edited(args: EditArgs, raw: bytes) -> tuple[bytes, int]:
+    """The file's bytes after the edit, and the line where it begins; ``raw`` are its bytes before."""
     if len(raw) > MAX_EDIT:
         raise ToolError(f"{args.path!r} is larger than {MAX_EDIT // 1024 // 1024} MiB, too large to edit")
     if not args.old or args.old == args.new:

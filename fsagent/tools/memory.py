@@ -7,6 +7,8 @@
 - recall of the soul: ``{"about", "facts": [{"text", "key", "exact"}]}``; ``exact`` is False where only the words match
 - recall of runs: ``{"since", "runs": [{"run", "command", "task", "status", "started", "answer", "error"}]}``
 - recall of the status: ``{"status"}``
+
+The ``diff`` of remember and forget shows the statements that came and went, without their bullets, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from fsagent.facts import clean_fact, exact_facts, fact_key, find_facts, same_fa
 from fsagent.model import Fact, Run, ToolResult
 from fsagent.statements import MAX_STATEMENT, fold, has_one_value, plain, sentence, subject_key, third_person
 from fsagent.tools.base import Context, Tool
+from fsagent.tools.diff import statements
 from fsagent.vocabulary import OWNER_WORDS
 
 MAX_RUNS = 200
+SOUL = "soul.md"
 
 
 class RememberArgs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +70,9 @@ class Remember(Tool[RememberArgs]):
         if done.known and not replaced:
             return ToolResult(f"Known already: {done.fact}", data=data)
         before = f" (before: {' / '.join(replaced)})" if replaced else ""
-        return ToolResult(f"Remembered: {done.fact}{before}", remembered=(done.fact,), data=data)
+        stood = any(known.text == done.fact for known in facts)
+        shown = statements(SOUL, replaced, () if stood else [done.fact])
+        return ToolResult(f"Remembered: {done.fact}{before}", remembered=(done.fact,), data=data, diff=shown)
 
 
 def _replaceable(fact: str, key: str, facts: Sequence[Fact]) -> tuple[str, list[Fact]]:
@@ -117,7 +123,7 @@ class Forget(Tool[ForgetArgs]):
         data = {"about": about, "removed": removed}
         if not removed:
             return ToolResult(f"Nothing is known about {about!r}.", data=data)
-        return ToolResult("Forgotten: " + " / ".join(removed), data=data)
+        return ToolResult("Forgotten: " + " / ".join(removed), data=data, diff=statements(SOUL, removed, ()))
 
 
 class RecallArgs(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,12 +6,13 @@ microseconds in which a person's save would be lost; it cannot be closed. Mergin
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fsagent.errors import DocumentError, ToolError
+from fsagent.errors import DocumentError, StaleError, ToolError
 from fsagent.facts import SOUL_TEMPLATE, add_fact, fact_key, read_facts, remove_facts, replace_fact
 from fsagent.files.atomic import write_atomic
 from fsagent.files.documents import decode
@@ -20,6 +21,11 @@ from fsagent.model import Fact
 
 _PATIENCE = 1.0
 _TRIES = 20
+
+
+def tag(raw: bytes) -> str:
+    """A short name for exactly these bytes; no bytes have none."""
+    return hashlib.sha256(raw).hexdigest()[:32] if raw else ""
 
 
 class Soul:
@@ -59,7 +65,8 @@ class Soul:
             wanted = fact_key(text)
             same = [fact.text for fact in read_facts(new) if fact.text == text or (wanted and fact.key == wanted)]
             known = new == soul
-            outcome = (same[-1] if same else text, old.text if old and not known else "", known)
+            stands = same[-1] if same and text not in same else text
+            outcome = (stands, old.text if old and not known else "", known)
             return new
 
         self._change(change)
@@ -77,6 +84,25 @@ class Soul:
 
         self._change(change)
         return removed
+
+    def tagged(self) -> tuple[bytes, str]:
+        """The file's bytes and their tag; both are empty where there is no file. Raises ``OSError``."""
+        raw = self._raw()
+        return raw, tag(raw)
+
+    def replace(self, raw: bytes, expected: str) -> str:
+        """Put a person's whole text in the place of the one with the tag ``expected``; gives the new tag.
+
+        Raises ``StaleError`` with the text as it is where that is another one by now, ``DocumentError`` for what is no
+        text, ``TimeoutError`` where the soul is locked, ``OSError``. The limit is the same as for every change.
+        """
+        decode(raw, self._path.name)
+        with lock(self._lock_file):
+            current, now = self.tagged()
+            if now != expected:
+                raise StaleError(f"{self._path.name} was changed since you read it; nothing was written", current, now)
+            write_atomic(self._path, raw)
+        return tag(raw)
 
     def _change(self, change: Callable[[str], str]) -> None:
         try:
