@@ -4,6 +4,9 @@
 #   docker run -d --name my-agent --restart unless-stopped -v my-agent:/workspace fsagent
 #   docker exec my-agent fsagent ask "My name is Alice."
 #
+# HTTP and MCP: write "api: {listen: 0.0.0.0:8765}" into fsagent.yaml, and publish it with
+# -p 127.0.0.1:8765:8765. Programs on the same machine can also speak MCP with: docker exec -i my-agent fsagent mcp
+#
 # It also runs with --read-only --cap-drop all --security-opt no-new-privileges --network none, and as any --user who
 # may write the volume. Needs 64-bit: on 32-bit ARM some dependencies have no wheels.
 ARG PY=3.12
@@ -40,6 +43,7 @@ ENV PATH=/opt/fsagent/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1
 VOLUME /workspace
+EXPOSE 8765
 WORKDIR /workspace
 # By number, so that Kubernetes' runAsNonRoot can tell.
 USER 10001:10001

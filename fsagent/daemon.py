@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from types import FrameType
+from typing import Protocol
 
 from fsagent import __version__, recovery
 from fsagent.bell import Bell
@@ -24,26 +22,36 @@ from fsagent.files.locks import lock
 from fsagent.home import WorkspaceHome
 from fsagent.intake import Intake
 from fsagent.lanes import Lanes
+from fsagent.memory import give_memory_back
 from fsagent.pipeline import Admitted, Again, Pipeline
 from fsagent.reporter import Reporter
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
-from fsagent.watcher import Watcher
+from fsagent.watcher import ARRIVALS, CHANGES, Watcher
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
-from fsagent.workspace.runs import RunFolder
+from fsagent.workspace.runs import RunFolder, take_cancels
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import DAEMON_LOCK, Snapshot, StatusBoard, read_snapshot, render
 from fsagent.workspace.tasks import TaskBook
 
 STATUS_EVERY = 1.0
 RETRY_AFTER_TROUBLE = 10.0
-SECOND_SIGNAL_AFTER = 0.5  # timeout(1) and terminals send the same signal to a process and to its group
 
 
 def utc_now() -> datetime:
     """The wall clock: the one place that reads it."""
     return datetime.now(UTC)
+
+
+class Companion(Protocol):
+    """What lives and ends with the daemon, on threads of its own, and is told of the settings: a face that serves."""
+
+    def configure(self, settings: Settings, tell: Callable[..., None]) -> None: ...
+
+    def trouble(self) -> str: ...
+
+    def stop(self) -> None: ...
 
 
 class Daemon:
@@ -52,19 +60,28 @@ class Daemon:
     ``now`` is the wall clock, so that tests can step it. One thread calls everything here but ``stop`` and ``wake``.
     """
 
-    def __init__(self, layout: Layout, listener: Listener | None = None, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        listener: Listener | None = None,
+        now: Callable[[], datetime] = utc_now,
+        companions: Sequence[Companion] = (),
+    ) -> None:
         self.layout = layout
+        self._companions = companions
         self.now = now
         self._settings = load_settings(layout.settings)
         self._settings_fault: SettingsError | None = None
         self._lock = lock(layout.locks / DAEMON_LOCK, 0)
         self.journal = Journal(layout.journal, now, listener)
         self._woken: deque[str] = deque()
+        self._wishes: set[str] = set()  # runs that somebody wants to end
         self._bell = Bell()
         self._draining = False  # nothing new is begun
         self._stopping = False  # what runs is to end
         self._worked = False
         self._next_scan = 0.0
+        self._scan_seconds = 0.0
         self._next_status = 0.0
         self._status_due = True
 
@@ -99,13 +116,15 @@ class Daemon:
             self.wake,
         )
         self._pipeline = Pipeline(
-            layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now, lambda: self._stopping
-        )
+            layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now,
+            lambda run: self._stopping or self._lanes.cancelled(run),
+        )  # fmt: skip
         self._lanes = Lanes(self._work, lambda: self._settings.max_runs, self.wake)
         self._clock = Clock(self._book, self.settings, self.journal, self._lanes.has_task)
         places = {
-            "root": (layout.root, False, True), "inbox": (layout.inbox, True, False),
-            "tasks": (layout.tasks, True, True), "drop": (layout.drop, False, False),
+            "root": (layout.root, False, CHANGES), "inbox": (layout.inbox, True, ARRIVALS),
+            "tasks": (layout.tasks, True, CHANGES), "drop": (layout.drop, False, ARRIVALS),
+            "cancel": (layout.cancel, False, ARRIVALS),
         }  # fmt: skip
         ignored = {str(layout.status), str(layout.machine), str(layout.soul)}
         self._watcher = Watcher(places, self.wake, lambda path: path in ignored)
@@ -116,6 +135,8 @@ class Daemon:
         self._book.scan()
         self._clock.update(self.now())
         self._check_settings()
+        for companion in self._companions:
+            companion.configure(self._settings, self.journal.append)
 
     def settings(self) -> Settings:
         """The settings in force."""
@@ -141,7 +162,7 @@ class Daemon:
                 wait = RETRY_AFTER_TROUBLE
             if self._worked and wait > 1:
                 self._worked = False
-                _give_memory_back()
+                give_memory_back()
             self._bell.wait(wait)
 
     def run_once(self) -> None:
@@ -161,11 +182,14 @@ class Daemon:
 
     def beat(self) -> float:
         """One turn: look where something may have changed, hand out what is due; gives the seconds until the next."""
+        began = time.monotonic()
         woken = {self._woken.popleft() for _ in range(len(self._woken))}
         now, paused = self.now(), self.layout.stop.exists()
         full = time.monotonic() >= self._next_scan
         if full or "root" in woken:
             self._look_around()
+        if full or "cancel" in woken:
+            self._cancel()
         if full or woken & {"root", "tasks"}:
             self._status_due |= self._book.scan() or "tasks" in woken
             self._clock.update(now)
@@ -176,7 +200,8 @@ class Daemon:
             self._settings.local(now), inbox=full or bool(woken & {"root", "inbox"}), drops=drops
         )
         if full:
-            self._next_scan = time.monotonic() + self._settings.scan_interval
+            self._scan_seconds = time.monotonic() - began
+            self._next_scan = began + self._scan_seconds + self._settings.scan_interval
         if not paused:
             self._admit(now)
         self._tell(full)
@@ -196,6 +221,8 @@ class Daemon:
     def close(self) -> None:
         """Finish what runs, for ``shutdown_wait`` at most, and leave the workspace in order."""
         self._draining = True
+        for companion in self._companions:
+            companion.stop()
         left = self._lanes.close(self._settings.shutdown_wait)
         self._stopping = True
         for run in left:
@@ -228,11 +255,30 @@ class Daemon:
                 self._settings, self._settings_fault = settings, None
                 self.journal.append("settings read")
                 self._check_settings()
+                for companion in self._companions:
+                    companion.configure(self._settings, self.journal.append)
         self._status_due = True
 
     def _check_settings(self) -> None:
-        for fault in unknown_names(self._settings):
+        for fault in unknown_names(self._settings, self.layout.settings):
             self.journal.append("settings", error=str(fault))
+
+    def _cancel(self) -> None:
+        """End what somebody wants to end: at once where it only waits, else by telling the run.
+
+        One that is under way stays a wish, for it may come to wait again: for another try.
+        """
+        for run in take_cancels(self.layout):
+            self._wishes.add(run)
+            self.journal.append("cancel", run=run)
+        for run in sorted(self._wishes):
+            folder = self._lanes.let_go(run)
+            if folder is None and self._lanes.cancel(run):
+                continue
+            folder = folder or self._intake.reach(run)
+            self._wishes.discard(run)
+            if folder:
+                self._take_up(folder)
 
     def _admit(self, now: datetime) -> None:
         """Claim and understand what waits, a little ahead of what can run."""
@@ -240,16 +286,19 @@ class Daemon:
             folder = self._intake.take(now)
             if folder is None:
                 return
-            self._status_due = self._worked = True
-            try:
-                admitted = self._pipeline.admit(folder)
-            except (OSError, sqlite3.Error) as error:
-                self._in_trouble(folder, error)
-                continue
-            if isinstance(admitted, Admitted):
-                self._lanes.put(admitted)
-            elif isinstance(admitted, Again):
-                self._intake.again(folder, admitted.at)
+            self._take_up(folder)
+
+    def _take_up(self, folder: RunFolder) -> None:
+        self._status_due = self._worked = True
+        try:
+            admitted = self._pipeline.admit(folder)
+        except (OSError, sqlite3.Error) as error:
+            self._in_trouble(folder, error)
+            return
+        if isinstance(admitted, Admitted):
+            self._lanes.put(admitted)
+        elif isinstance(admitted, Again):
+            self._intake.again(folder, admitted.at)
 
     def _work(self, runs: Sequence[Admitted]) -> None:
         """Called by the lanes on their own threads."""
@@ -271,7 +320,7 @@ class Daemon:
         outcome = self._pipeline.execute(run)
         if isinstance(outcome, Again):
             self._intake.again(outcome.folder, outcome.at)
-            self.wake()
+            self.wake("cancel")
         elif outcome is not None:
             ended.append(outcome)
 
@@ -307,42 +356,6 @@ class Daemon:
             retries=self._intake.retries(),
             settings_fault=str(self._settings_fault or ""),
             unwatched=self._watcher.trouble,
+            companions=[trouble for companion in self._companions if (trouble := companion.trouble())],
+            scan_seconds=self._scan_seconds,
         )
-
-
-def _give_memory_back() -> None:
-    """After a burst glibc keeps the memory that it took; an idle daemon has no use for it. Does nothing elsewhere."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def run_daemon(layout: Layout, listener: Listener, *, once: bool = False) -> int:
-    """Run a daemon in the foreground until a signal ends it; gives the exit code.
-
-    SIGTERM and SIGINT finish what runs (a second one ends at once), SIGHUP reads the settings again.
-    """
-    daemon = Daemon(layout, listener)
-    caught: list[int] = []
-    first = 0.0
-
-    def end(number: int, _: FrameType | None) -> None:
-        nonlocal first
-        if caught and time.monotonic() - first > SECOND_SIGNAL_AFTER:
-            os._exit(128 + number)
-        first = first or time.monotonic()
-        caught.append(number)
-        daemon.stop()
-
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease on a file that somebody opens would end us otherwise
-    signal.signal(signal.SIGHUP, lambda *_: daemon.wake("root"))
-    daemon.open()
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    try:
-        if once:
-            daemon.run_once()
-        else:
-            daemon.run()
-    finally:
-        daemon.close()
-    return 130 if caught and caught[0] == signal.SIGINT else 0

@@ -8,7 +8,10 @@
     │   ├── AlreadyRunningError     11  another daemon works on this workspace
     │   ├── DocumentError           2   a file that cannot be understood; carries every fault found in it
     │   │   └── SettingsError       12  the same, for fsagent.yaml
-    │   └── UnsafePathError         2   a path that leaves the workspace or enters a reserved place
+    │   ├── UnsafePathError         2   a path that leaves the workspace or enters a reserved place
+    │   ├── NotFoundError           1   what was asked for by name is not there
+    │   └── ConflictError           1   it cannot be done to the thing as it is now
+    │       └── StaleError          1   the text was changed since the caller read it; carries the text as it is
     └── ToolError                   1   a tool call that did not do what it was asked to
 
 Exit codes are part of the command line's contract (README, "Exit codes").
@@ -67,6 +70,26 @@ class SettingsError(DocumentError):
 
 class UnsafePathError(PersonError):
     """A path leaves the workspace, enters a reserved place, or is no regular file."""
+
+
+class NotFoundError(PersonError):
+    """There is no run, task or result of this name."""
+
+    exit_code = 1
+
+
+class ConflictError(PersonError):
+    """It cannot be done to the thing as it is now: a run that has ended cannot be cancelled."""
+
+    exit_code = 1
+
+
+class StaleError(ConflictError):
+    """The text was changed since the caller read it. ``current`` is the file as it is now, ``tag`` its tag."""
+
+    def __init__(self, message: str, current: bytes, tag: str) -> None:
+        super().__init__(message)
+        self.current, self.tag = current, tag
 
 
 class ToolError(FsagentError):

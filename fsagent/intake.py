@@ -77,6 +77,16 @@ class Intake:
                 return folder
         return None
 
+    def reach(self, run: str) -> RunFolder | None:
+        """Possession of one run before its turn, if it waits at the side door or for another try."""
+        with self._retries_lock:
+            for entry in self._retries:
+                if entry[2].run == run:
+                    self._retries.remove(entry)
+                    heapq.heapify(self._retries)
+                    return entry[2]
+        return claim_dropped(self._layout, run)
+
     def again(self, folder: RunFolder, at: datetime) -> None:
         """Have a run taken up (again) at ``at``. From any thread."""
         with self._retries_lock:

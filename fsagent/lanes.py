@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from fsagent.pipeline import Admitted
+from fsagent.workspace.runs import RunFolder
 
 Work = Callable[[Sequence[Admitted]], None]
 AHEAD = 32
@@ -35,6 +36,7 @@ class Lanes:
         self._quick_thread: threading.Thread | None = None
         self._quick_queue: deque[Admitted] = deque()
         self._slow = 0
+        self._cancelled: set[str] = set()
         self._closed = False
 
     def put(self, run: Admitted) -> None:
@@ -63,6 +65,28 @@ class Lanes:
         with self._changed:
             runs = (*self._waiting, *self._quick_queue, *self._running.values())
             return any(run.envelope.task == task for run in runs)
+
+    def let_go(self, run: str) -> RunFolder | None:
+        """Take a run out that has not begun; whoever does this ends it. Those that waited behind it may begin."""
+        with self._changed:
+            for queue in (self._waiting, self._quick_queue):
+                for each in queue:
+                    if each.folder.run == run:
+                        queue.remove(each)
+                        self._dispatch()
+                        return each.folder
+        return None
+
+    def cancel(self, run: str) -> bool:
+        """Have a run end that is under way: it finds out by asking ``cancelled``. False if it is not under way."""
+        with self._changed:
+            if run in self._running:
+                self._cancelled.add(run)
+            return run in self._running
+
+    def cancelled(self, run: str) -> bool:
+        """True for a run under way that is to end. Asked often, from the run's own thread."""
+        return run in self._cancelled
 
     def close(self, seconds: float) -> list[Admitted]:
         """Begin nothing more, wait for what is under way, and give what has not begun."""
@@ -103,10 +127,14 @@ class Lanes:
         if self._quick_queue or not self._running:
             self._changed.notify_all()
 
+    def _ended(self, run: Admitted) -> None:
+        del self._running[run.folder.run]
+        self._cancelled.discard(run.folder.run)
+
     def _run_slow(self, run: Admitted) -> None:
         self._work([run])
         with self._changed:
-            del self._running[run.folder.run]
+            self._ended(run)
             self._slow -= 1
             self._dispatch()
         self._hungry()
@@ -122,7 +150,7 @@ class Lanes:
             self._work(runs)
             with self._changed:
                 for run in runs:
-                    del self._running[run.folder.run]
+                    self._ended(run)
                 if self._waiting:
                     self._dispatch()
                 left = len(self._quick_queue)

@@ -70,7 +70,7 @@ class ToolResult(Struct, frozen=True):
         return not self.error
 
 
-class Usage(Struct, frozen=True, omit_defaults=True):
+class Usage(Struct, frozen=True):
     """What an engine used: tokens of a model, read and written, and what they cost in US dollars. Offline: nothing."""
 
     tokens_in: int = 0
@@ -107,7 +107,10 @@ class Turn(Struct, frozen=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """One request, understood. ``name`` is its relative name (``taxes/1.md``), in every place alike."""
+    """One request, understood. ``name`` is its relative name (``taxes/1.md``), in every place alike.
+
+    ``not_before`` is set where the command has yet to be held back: not for one that has waited in the inbox.
+    """
 
     name: str
     body: str
@@ -119,6 +122,7 @@ class Command(Struct, frozen=True, kw_only=True):
     retries: int = 0
     steps: tuple[ToolCall, ...] = ()
     attachments: tuple[str, ...] = ()
+    not_before: datetime | None = None
     task: str = ""
     slot: datetime | None = None
     report: Report = "always"

@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent import repeats
+from fsagent.attempts import tries, waits_until
 from fsagent.completion import Completion, Ended
 from fsagent.config import Settings
 from fsagent.engines import engine_names, load_engine
@@ -27,7 +29,7 @@ from fsagent.errors import DocumentError
 from fsagent.files.atomic import sync_dir
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
-from fsagent.model import Command, Fault, Run, Step, ToolCall
+from fsagent.model import Command, Fault, Run, Step, ToolCall, Turn
 from fsagent.runner import Ending, Progress, Runner, Stopped, replay
 from fsagent.tools.base import Context, Home
 from fsagent.workspace.commands import read_command, steps_of
@@ -35,8 +37,8 @@ from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.reserved import tools_root
-from fsagent.workspace.results import Outcome
-from fsagent.workspace.runs import Envelope, RunFolder, discard_empty
+from fsagent.workspace.results import Outcome, take_back
+from fsagent.workspace.runs import Cancel, Envelope, RunFolder, discard_empty
 from fsagent.workspace.soul import Soul
 
 MAX_CRASHES = 2
@@ -61,7 +63,10 @@ class Again(Struct, frozen=True):
 
 
 class Pipeline:
-    """Carries commands through their runs. ``admit`` belongs to one thread, ``execute`` may be called by several."""
+    """Carries commands through their runs. ``admit`` belongs to one thread, ``execute`` may be called by several.
+
+    ``stopping`` says of a run under way whether it must end now: the daemon ends, or somebody cancelled it.
+    """
 
     def __init__(
         self,
@@ -73,7 +78,7 @@ class Pipeline:
         home: Home,
         runner: Runner,
         now: Callable[[], datetime],
-        stopping: Callable[[], bool],
+        stopping: Callable[[str], bool],
     ) -> None:
         self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
         self._soul, self._home, self._runner = soul, home, runner
@@ -101,11 +106,16 @@ class Pipeline:
             if not discard_empty(folder):
                 self._journal.append("damaged", run=folder.run, error="has no envelope; see fsagent doctor")
             return None
-        waiting = _retry_at(events)
-        now = self._now()
+        attempt, crashes = tries(events)
+        if envelope.again and not any(event["event"] == "attempt" for event in events):
+            take_back(self._layout, RunFolder(self._layout.runs / envelope.again))
+        cancel = folder.cancelled()
+        if cancel:
+            self._complete_one(self._end(folder, envelope, None, attempt, _cancelled(cancel, replay(events))))
+            return None
+        waiting, now = waits_until(events), self._now()
         if waiting and waiting > now:
             return Again(folder, waiting)
-        attempt, crashes = _attempts(events)
         folder.record("attempt", n=attempt + 1, time=now.astimezone(UTC), pid=os.getpid())
         if crashes >= MAX_CRASHES:
             error = f"the daemon was ended {crashes} times while this ran, so it is not tried again"
@@ -145,8 +155,11 @@ class Pipeline:
         try:
             ending = self._run(folder, command, self._engine(command), replay(folder.events()))
         except Stopped:
-            self.put_back(admitted)
-            return None
+            cancel = folder.cancelled()
+            if cancel is None:
+                self.put_back(admitted)
+                return None
+            ending = _cancelled(cancel, replay(folder.events()))
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
@@ -166,7 +179,7 @@ class Pipeline:
         for _, error in self._completion.complete([run]):
             raise error
 
-    def _understand(self, folder: RunFolder, envelope: Envelope, attempt: int) -> Admitted | None:
+    def _understand(self, folder: RunFolder, envelope: Envelope, attempt: int) -> Admitted | Again | None:
         settings = self._settings()
         raw, file = folder.raw(), envelope.path or envelope.name
         earlier = repeats.delivered_before(self._layout, self._index, envelope)
@@ -175,8 +188,9 @@ class Pipeline:
             return None
         try:
             command = read_command(
-                raw, envelope, timeout=settings.timeout, retries=settings.retries, engine=settings.engine
-            )
+                raw, msgspec.structs.replace(envelope, time=settings.local(envelope.time)),
+                timeout=settings.timeout, retries=settings.retries, engine=settings.engine,
+            )  # fmt: skip
         except DocumentError as error:
             raise DocumentError([*error.faults, *self._tool_faults(steps_of(raw), file)]) from None
         faults = self._tool_faults(command.steps, file)
@@ -188,6 +202,8 @@ class Pipeline:
         for name in command.attachments:
             if not (folder.attachments / name).exists():
                 faults.append(Fault(file, f"{name!r} did not arrive beside the command", 0, 0, "attachments"))
+        if command.not_before and command.not_before > self._now() and not faults:
+            return self._hold(folder, envelope, command.not_before)
         faults += repeats.taken_id(self._layout, self._index, envelope, command)
         faults += repeats.superseded(self._layout, self._index, envelope, raw)
         if faults:
@@ -196,6 +212,13 @@ class Pipeline:
         self._completion.enlist(folder, envelope, is_open=True)
         slow = _engine_name(command) != "offline" or self._runner.is_slow(command.steps)
         return Admitted(folder, envelope, command, attempt, slow)
+
+    def _hold(self, folder: RunFolder, envelope: Envelope, at: datetime) -> Again:
+        """Leave a command that came by the side door alone until its time; one in the inbox waits there."""
+        folder.record("held", at=at.astimezone(UTC))
+        folder.close()
+        self._completion.enlist(folder, envelope, is_open=True)
+        return Again(folder, at)
 
     def _tool_faults(self, steps: Sequence[ToolCall], file: str) -> list[Fault]:
         return [Fault(file, why, line, 0, "steps") for line, why in self._runner.faults(steps)]
@@ -221,7 +244,8 @@ class Pipeline:
         deadline = time.monotonic() + command.timeout
         context = Context(
             root=self._root, home=self._home, now=lambda: settings.local(self._now()), run=folder.run,
-            trigger=command.trigger, seconds_left=lambda: deadline - time.monotonic(), stopping=self._stopping,
+            trigger=command.trigger, seconds_left=lambda: deadline - time.monotonic(),
+            stopping=lambda: self._stopping(folder.run),
         )  # fmt: skip
 
         def ask() -> Request:
@@ -242,7 +266,8 @@ class Pipeline:
                     sync_dir(self._layout.runs)
                     anchored = True
 
-        return self._runner.run(engine, ask, context, settings.rule, record, progress, command.retries > 0)
+        rules_of = partial(settings.rules, command.trigger)
+        return self._runner.run(engine, ask, context, rules_of, record, progress, command.retries > 0)
 
     def _retry(self, folder: RunFolder, envelope: Envelope, attempt: int, error: str) -> Again:
         wait = min(self._settings().retry_wait * 2 ** (attempt - 1), MAX_RETRY_WAIT)
@@ -256,8 +281,9 @@ class Pipeline:
     def _end(
         self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending
     ) -> Ended:
-        """Record how the run ended. ``command`` is None where it was not even understood."""
+        """Record how the run ended. ``command`` is None where it was not even understood, or only waited."""
         settings, now, step = self._settings(), self._now(), ending.step
+        understood = next((event for event in folder.events() if event["event"] == "understood"), {})
         times = {event["event"]: event["time"] for event in reversed(folder.events()) if "time" in event}
         begun = times.get("started") or times.get("attempt")
         started = msgspec.convert(begun, datetime) if begun else now
@@ -266,7 +292,7 @@ class Pipeline:
             answer=step.answer,
             error=step.error,
             engine=_engine_name(command) if command else "",
-            thread=command.thread if command else envelope.thread,
+            thread=command.thread if command else understood.get("thread") or envelope.thread,
             started=settings.local(started),
             finished=settings.local(now),
             seconds=max(0.0, (now - started).total_seconds()),
@@ -297,6 +323,16 @@ def _ended_before(folder: RunFolder, envelope: Envelope, events: Sequence[Mappin
     return Ended(folder, envelope, msgspec.convert(finished["outcome"], Outcome), finished["body"])
 
 
+def _cancelled(cancel: Cancel, progress: Progress) -> Ending:
+    """The end of a run that somebody cancelled, with all that it is known to have done until then."""
+    turns, error = progress.turns, str(cancel)
+    if progress.pending:
+        turns = (*turns, Turn(progress.pending, progress.results))
+    if progress.unknown:
+        error += f" while {progress.unknown['tool']} was under way; it may have happened, or a part of it"
+    return Ending(Step(status="interrupted", error=error), turns)
+
+
 def _is_news(envelope: Envelope, step: Step) -> bool:
     """Whether a result lands in outbox/: what a person dropped always does, a task where it has something to say."""
     if envelope.report != "auto":
@@ -317,33 +353,6 @@ def _words(envelope: Envelope, outcome: Outcome) -> str:
     if outcome.status != "done" and envelope.trigger != "task":
         parts.append("The command lies in `failed/`, as it was. To run it again, move it back to `inbox/`.")
     return "\n\n".join(parts)
-
-
-def _attempts(events: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """How often the run was tried, and how often the daemon died over it: while it was read, or while it ran.
-
-    A run that only waited for its turn when the daemon died has no part in that.
-    """
-    tried = crashes = 0
-    reading = running = False
-    for event in events:
-        kind = event["event"]
-        if kind == "attempt":
-            crashes += reading or running
-            reading, running = True, False
-        elif kind == "understood":
-            reading = False
-        elif kind == "started":
-            tried, running = tried + 1, True
-        elif kind in ("retry", "stopped"):
-            tried -= running and kind == "stopped"
-            reading = running = False
-    return tried, crashes + (reading or running)
-
-
-def _retry_at(events: Sequence[Mapping[str, Any]]) -> datetime | None:
-    last = events[-1] if events else {}
-    return msgspec.convert(last["at"], datetime) if last.get("event") == "retry" else None
 
 
 def _where(error: BaseException) -> str:

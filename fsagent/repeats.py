@@ -26,9 +26,13 @@ def delivered_before(layout: Layout, index: Index, envelope: Envelope) -> Run | 
 
 
 def taken_id(layout: Layout, index: Index, envelope: Envelope, command: Command) -> list[Fault]:
-    """The fault of an ``id`` that has its run already. One that gave up may be run again by moving it back."""
+    """The fault of an ``id`` that has its run already.
+
+    One that gave up may be run again: by moving it back, or where a person asked for just that (``again``).
+    """
     for run in index.by_id(command.id):
-        if run.run != envelope.run and (run.status == "done" or not run.settled or _still_lies(layout, run)):
+        lies = _still_lies(layout, run) and not envelope.again
+        if run.run != envelope.run and (run.status == "done" or not run.settled or lies):
             result = f"; its result is {run.result}" if run.result else ""
             why = f"{command.id!r} was run already, as run {run.run}{result}"
             return [Fault(envelope.path or envelope.name, why, field="id")]

@@ -10,6 +10,7 @@ from fsagent import __version__
 from fsagent.config import Settings
 from fsagent.extensions import unknown_names
 from fsagent.home import task_view
+from fsagent.memory import resident_bytes
 from fsagent.model import Run
 from fsagent.pipeline import Admitted
 from fsagent.workspace.inbox import Lying
@@ -48,8 +49,11 @@ class Reporter:
         retries: Sequence[tuple[datetime, str]],
         settings_fault: str,
         unwatched: Mapping[str, str],
+        companions: Sequence[str],
+        scan_seconds: float,
     ) -> Snapshot:
-        """The daemon at this moment; ``unwatched`` are places that cannot be watched, and why."""
+        """The daemon at this moment; ``unwatched`` are places that cannot be watched, and why, ``companions`` what is
+        wrong with what runs beside it, ``scan_seconds`` how long the last look at every place took."""
         settings, now = self._settings(), self._now()
         tasks = self._book.tasks()
         views = [task_view(task, self._book, None, settings, now) for task in tasks[:MOST_TASKS]]
@@ -71,7 +75,9 @@ class Reporter:
             ),
             upcoming=limited((Line(name, rule) for _, name, rule in upcoming), 10, "and {} more tasks", more),
             last=tuple(_last(run, settings) for run in self._index.recent(20) if run.finished)[:10],
-            trouble=tuple(self._trouble(settings, settings_fault, unwatched)),
+            trouble=(*self._trouble(settings, settings_fault, unwatched), *(f"api: {each}" for each in companions)),
+            scan_seconds=scan_seconds,
+            memory=resident_bytes(),
         )
 
     def _trouble(self, settings: Settings, settings_fault: str, unwatched: Mapping[str, str]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from watchdog.events import (
@@ -17,6 +17,7 @@ from watchdog.events import (
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
+    FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
     FileSystemEventHandler,
@@ -26,44 +27,46 @@ from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from fsagent.files.names import is_temporary
 
-_ARRIVALS: list[type[FileSystemEvent]] = [
+ARRIVALS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileClosedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent,
 ]  # fmt: skip
-_CHANGES: list[type[FileSystemEvent]] = [*_ARRIVALS, FileDeletedEvent, DirDeletedEvent]
+CHANGES: list[type[FileSystemEvent]] = [*ARRIVALS, FileDeletedEvent, DirDeletedEvent]
+GROWTH: list[type[FileSystemEvent]] = [*ARRIVALS, FileModifiedEvent]
+_LOG = logging.getLogger("watchdog")
 
 
 class Watcher(FileSystemEventHandler):
     """Calls ``wake(place)`` soon after something changed in a place; ``place`` is a key of ``places``.
 
-    ``places`` maps a name to a folder, whether to watch its subfolders, and whether deletions matter. ``check`` has to
+    ``places`` maps a name to a folder, whether to watch its subfolders, and what matters there: what comes
+    (``ARRIVALS``), also what goes (``CHANGES``), or also what is written to an open file (``GROWTH``). ``check`` has to
     be called now and then: it watches again what was removed, replaced or could not be watched.
     """
 
     def __init__(
-        self, places: dict[str, tuple[Path, bool, bool]], wake: Callable[[str], None], ignore: Callable[[str], bool]
+        self,
+        places: Mapping[str, tuple[Path, bool, list[type[FileSystemEvent]]]],
+        wake: Callable[[str], None],
+        ignore: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._places, self._wake, self._ignore = places, wake, ignore
-        self._observer = _observer()
+        self._observer: BaseObserver | None = None
         self._watched: dict[str, tuple[tuple[int, int], ObservedWatch]] = {}
+        self._complaints = _Complaints(self._wake_all)
         self.trouble: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin to watch. Never raises: what cannot be watched stands in ``trouble`` and is left to the scans."""
-        log = logging.getLogger("watchdog")
-        log.addHandler(_Complaints(self._wake_all))
-        log.propagate = False
-        try:
-            self._observer.start()
-        except OSError as error:
-            self.trouble = {name: os.strerror(error.errno or 0) for name in self._places}
-            return
+        _LOG.addHandler(self._complaints)
+        _LOG.propagate = False
         self.check()
 
     def check(self) -> None:
         """Compare what is watched with what is there."""
-        if not self._observer.is_alive():
+        observer = self._observe()
+        if observer is None or not observer.is_alive():
             return
-        for name, (path, deep, deletions) in self._places.items():
+        for name, (path, deep, events) in self._places.items():
             try:
                 status = os.stat(path)
                 identity = (status.st_dev, status.st_ino)
@@ -74,9 +77,7 @@ class Watcher(FileSystemEventHandler):
                 continue
             self._drop(name)
             try:
-                watch = self._observer.schedule(
-                    self, os.path.realpath(path), recursive=deep, event_filter=_CHANGES if deletions else _ARRIVALS
-                )
+                watch = observer.schedule(self, os.path.realpath(path), recursive=deep, event_filter=events)
             except OSError as error:
                 self.trouble[name] = os.strerror(error.errno or 0)
                 continue
@@ -86,7 +87,8 @@ class Watcher(FileSystemEventHandler):
 
     def stop(self) -> None:
         """End all watching."""
-        if self._observer.is_alive():
+        _LOG.removeHandler(self._complaints)
+        if self._observer and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(2)
 
@@ -104,9 +106,21 @@ class Watcher(FileSystemEventHandler):
         for name in self._places:
             self._wake(name)
 
+    def _observe(self) -> BaseObserver | None:
+        """The observer, started; None where the system has none to give (its inotify instances are used up)."""
+        if self._observer is None:
+            try:
+                observer = _observer()
+                observer.start()
+            except OSError as error:
+                self.trouble = {name: os.strerror(error.errno or 0) for name in self._places}
+                return None
+            self._observer = observer
+        return self._observer
+
     def _drop(self, name: str) -> None:
         known = self._watched.pop(name, None)
-        if known:
+        if known and self._observer:
             try:
                 self._observer.unschedule(known[1])
             except (KeyError, OSError):

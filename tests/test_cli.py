@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fsagent.faces.door import Caller, hand_in
 from harness import FSAGENT, Agent, wait_for
 
 QUICK = "scan_interval: 0.2s\nsettle: 0.05s\nsettle_renamed: 0.05s\n"
@@ -107,6 +108,10 @@ READING = [
     ["pause"],
     ["resume"],
     ["ask", "hello"],
+    ["token"],
+    ["token", "--list"],
+    ["cancel", "last"],
+    ["retry", "last"],
 ]
 
 
@@ -125,9 +130,12 @@ def test_10_not_a_workspace(tmp_path: Path, words: list[str]) -> None:
         ["runs", "-n", "0"],
         ["ask"],
         ["show"],
+        ["cancel"],
+        ["retry"],
         ["run", "--nope"],
         ["ask", "--timeout", "soon", "x"],
         ["init"],
+        ["token", "--make"],
     ],
 )
 def test_2_usage(agent: Agent, words: list[str]) -> None:
@@ -186,6 +194,7 @@ def test_the_installed_program_is_the_same(agent: Agent) -> None:
         "health",
         "pause",
         "resume",
+        "token",
     )
 
 
@@ -364,6 +373,40 @@ def test_health_of_a_daemon_that_was_killed(agent: Agent) -> None:
     check(agent.cli("status"), 0, "Stopped")
 
 
+def test_cancel_ends_a_run_and_tells_how(live: Agent) -> None:
+    live.drop("long.md", "---\nsteps:\n  - shell: sleep 300\n---\n")
+
+    def found() -> list[str]:
+        return [each["run"] for each in read_json(live.cli("runs", "--json")) if each["command"] == "long.md"]
+
+    (run,) = wait_for(found, "it runs")
+    check(live.cli("cancel", run[:-3]), 0, f"run {run} ended: interrupted")
+    assert "cancelled by cli" in check(live.cli("show", run), 0).stdout
+    check(live.cli("cancel", run), 1, f"run {run} has ended already (interrupted)")
+    check(live.cli("cancel", "nonsense"), 1, "there is no run 'nonsense'")
+
+
+def test_cancel_counts_also_while_no_daemon_runs(agent: Agent) -> None:
+    check(agent.cli("cancel", "last"), 1, "there are no runs yet")
+    run = hand_in(agent.layout, b"My name is Alice.", Caller("cli")).run
+    check(agent.cli("cancel", run[-6:]), 0, run, "no daemon runs now")
+    agent.once()
+    assert agent.result(f"cli/{run}.md")["status"] == "interrupted"
+    assert "Alice" not in agent.layout.soul.read_text()
+
+
+def test_retry_runs_what_gave_up_again_and_prints_the_new_run(agent: Agent) -> None:
+    agent.drop("a.md", "---\nsteps:\n  - read: notes.txt\n---\n")
+    agent.once()
+    (agent.root / "notes.txt").write_text("noted")
+    new = check(agent.cli("retry", "last"), 0).stdout.strip()
+    assert check(agent.cli("retry", "last"), 0).stdout.strip() == new, "asked twice, done once"
+    agent.once()
+    assert agent.result("a-2.md")["run"] == new
+    check(agent.cli("retry", new), 1, f"run {new} was done")
+    check(agent.cli("retry", "nonsense"), 1, "there is no run 'nonsense'")
+
+
 # signals
 
 
@@ -491,6 +534,7 @@ FAULTS = {
     "inbox/steps.md": b"---\nsteps:\n  - write: {path: a}\n---\n",
     "inbox/latin.md": b"caf\xe9",
     "inbox/photo.jpg": b"x",
+    ".fsagent/tokens.json": b"{",
     ".fsagent/journal/2026-01.jsonl": b'{"event": "a", "time": "2026-01-01T00:00:00Z"}\n{"ev',
     ".fsagent/runs/20260101-000000-abcde/steps.jsonl": b"\xff\xfe{{",
 }
@@ -505,6 +549,7 @@ TOLD = [
     "inbox/steps.md:3: steps: write: misses the argument 'text'",
     "inbox/latin.md:1: is not UTF-8",
     "inbox/photo.jpg: is no command",
+    ".fsagent/tokens.json: is damaged",
     ".fsagent/journal/2026-01.jsonl:2: is no record",
     ".fsagent/runs/20260101-000000-abcde: has no envelope",
     "outbox/: must be a folder",

@@ -7,6 +7,7 @@ sizes and start-up times of the official base are not proven by this.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mcp.client.client import Client
+from mcp.client.stdio import StdioServerParameters
 
 ROOT = Path(__file__).parent.parent
 PROGRAMS = ("buildah", "podman", "runc", "mmdebstrap")
@@ -71,8 +74,11 @@ class Containers:
         return self.call("buildah", *self.storage, *arguments).stdout.strip()
 
     def podman(self, *arguments: str | Path, good: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+        return self.call(*self.podman_words(*arguments), good=good)
+
+    def podman_words(self, *arguments: str | Path) -> list[str]:
         own = ("--runtime=runc", "--cgroup-manager=cgroupfs", "--events-backend=file", f"--tmpdir={self.home}/tmp")
-        return self.call("podman", *self.storage, *own, *arguments, good=good)
+        return [str(word) for word in ("podman", *self.storage, *own, *arguments)]
 
     def make_base(self, name: str) -> None:
         """Make an image ``name`` that has what ``python:…-slim`` has: a small Debian, and ``python3`` on its path.
@@ -195,6 +201,66 @@ def test_a_locked_down_container_answers_and_survives_kill(containers: Container
         assert containers.state("agent", "ExitCode") == "0", containers.podman("logs", "agent").stdout
     except BaseException:
         shown = containers.podman("logs", "agent", good=(0, 125))
+        print(shown.stdout, shown.stderr)
+        raise
+
+
+TALK = """
+import asyncio, sys, urllib.request
+import httpx2
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+token, api = sys.argv[1], "http://127.0.0.1:8765"
+headers = {"Authorization": f"Bearer {token}"}
+
+def post(text):
+    marked = headers | {"Content-Type": "text/markdown"}
+    request = urllib.request.Request(f"{api}/v1/commands?wait=30", text.encode(), marked)
+    return urllib.request.urlopen(request, timeout=40).read().decode()
+
+async def send(text):
+    async with httpx2.AsyncClient(headers=headers, timeout=40) as http:
+        async with Client(streamable_http_client(f"{api}/mcp", http_client=http), mode="legacy") as client:
+            result = await client.call_tool("send_command", {"text": text, "wait": 30})
+            return result.content[0].text
+
+print(post("My name is Alice."))
+print(asyncio.run(send("What is my name?")))
+"""
+
+
+def test_headless_it_takes_commands_by_http_and_by_mcp(containers: Containers, tmp_path: Path) -> None:
+    """No display, no terminal, no network but its own loopback: by HTTP, by MCP over HTTP, and by MCP on stdio."""
+    workspace = folder_of(10001, tmp_path / "my-agent")
+    containers.podman(
+        "run", "--detach", "--name=faces", *CAREFUL, f"--volume={workspace}:/workspace", "localhost/fsagent:test",
+        "run", "--init", "--api",
+    )  # fmt: skip
+    try:
+        wait_until(lambda: containers.is_healthy("faces"), "healthy")
+        wait_until(lambda: "api started" in containers.podman("logs", "faces").stdout, "the API listens")
+        token = containers.podman("exec", "faces", "fsagent", "token").stdout.strip()
+        told = containers.podman("exec", "faces", "python3", "-c", TALK, token).stdout
+        assert "Remembered: Your name is Alice." in told
+        assert "Your name is Alice." in told.splitlines()[-1]
+
+        async def on_stdio() -> str:
+            words = containers.podman_words("exec", "--interactive", "faces", "fsagent", "mcp")
+            async with Client(StdioServerParameters(command="podman", args=words[1:]), mode="legacy") as client:
+                result = await client.call_tool("send_command", {"text": "Call me Al", "wait": 30})
+                return result.content[0].text
+
+        assert "Al" in asyncio.run(asyncio.wait_for(on_stdio(), 60))
+        logs = containers.podman("logs", "faces").stdout
+        for trigger, count in (("http", 1), ("mcp", 2)):
+            results = list((workspace / "outbox" / trigger).glob("*.md"))
+            assert len(results) == count
+            for result in results:
+                assert f"trigger: {trigger}" in result.read_text()
+                assert f"done        {trigger}/{result.name}" in logs
+    except BaseException:
+        shown = containers.podman("logs", "faces", good=(0, 125))
         print(shown.stdout, shown.stderr)
         raise
 

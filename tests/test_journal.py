@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsagent.workspace.journal import Journal, open_append, read_records
+from fsagent.workspace.journal import Journal, end_of, open_append, read_after, read_records
 
 NOW = datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC)
 
@@ -164,3 +164,105 @@ def test_what_was_appended_survives_a_kill(tmp_path: Path) -> None:
     numbers = [each["n"] for each in records(tmp_path / "2026-11.jsonl") if each]
     assert numbers == list(range(len(numbers)))
     assert len(numbers) > last, "all that append returned for is there"
+
+
+# Reading on from a position
+
+
+def lines_after(folder: Path, position: str, most: int = 1000) -> list[bytes]:
+    return [entry.line for entry in read_after(folder, position, most)]
+
+
+def test_reading_goes_on_where_it_ended_across_months(tmp_path: Path) -> None:
+    assert end_of(tmp_path) == "0000-00:0"
+    assert read_after(tmp_path, end_of(tmp_path)) == []
+    now = [NOW]
+    journal = Journal(tmp_path, lambda: now[0])
+    start, seen, position = end_of(tmp_path), list[bytes](), "0000-00:0"
+    for number in range(6):
+        journal.append("beat", number=number)
+        now[0] += timedelta(seconds=1)
+        (entry,) = read_after(tmp_path, position)
+        assert entry.position == end_of(tmp_path)
+        position = entry.position
+        seen.append(entry.line)
+    journal.close()
+    assert [json.loads(line)["number"] for line in seen] == list(range(6))
+    assert lines_after(tmp_path, start) == seen
+    assert position.startswith("2026-12:")
+    (tmp_path / "2026-11.jsonl").unlink()
+    assert lines_after(tmp_path, "2026-11:90") == seen[2:], "what is gone is passed over"
+    assert lines_after(tmp_path, "2026-10:999") == seen[2:]
+    assert read_after(tmp_path, "2027-01:0") == []
+
+
+@pytest.mark.parametrize("size", [1, 100, 200_000])
+def test_the_end_lies_behind_the_last_whole_record(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "2026-11.jsonl"
+    torn = b'{"event": "' + b"c" * size
+    path.write_bytes(torn)
+    assert end_of(tmp_path) == "2026-11:0"
+    path.write_bytes(b'{"event": "a"}\n' + torn)
+    assert (end := end_of(tmp_path)) == "2026-11:15"
+    assert read_after(tmp_path, end) == []
+    path.write_bytes(path.read_bytes() + b'"}\n')
+    assert [entry.position for entry in read_after(tmp_path, end)] == [f"2026-11:{path.stat().st_size}"]
+
+
+def test_what_is_no_record_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "2026-11.jsonl").write_bytes(b'{"a": 1}\n\n{"torn\n[1]\n\xff\n{"b": 2}\n{"torn')
+    (tmp_path / "2026-12.jsonl").write_bytes(b'{"c": 3}\n')
+    for name in ("notes.txt", "2026-11.jsonl.bak", "20261-1.jsonl.x"):
+        (tmp_path / name).write_bytes(b'{"d": 4}\n')
+    assert lines_after(tmp_path, "0000-00:0") == [b'{"a": 1}', b'{"b": 2}', b'{"c": 3}']
+
+
+def test_a_position_that_is_not_ours_begins_with_the_next_record(tmp_path: Path) -> None:
+    path = tmp_path / "2026-11.jsonl"
+    path.write_bytes(b'{"a": 1}\n{"b": 2}\n{"c": 3}\n')
+    for at in range(28):
+        assert lines_after(tmp_path, f"2026-11:{at}") == [b'{"a": 1}', b'{"b": 2}', b'{"c": 3}'][(at + 8) // 9 :]
+    whole = lines_after(tmp_path, "2026-11:0")
+    assert lines_after(tmp_path, "2026-11:28") == whole, "the file became shorter"
+    assert lines_after(tmp_path, f"2026-11:{10**17}") == whole
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "2026-11", "2026-11:", "2026-11:-1", "2026-11:1 ", "2026-11:1\n", "2026-11:" + "9" * 19,
+             "٢٠٢٦-١١:١", "../../x:1", "2026-11:1.5", "a2026-11:1"],
+)  # fmt: skip
+def test_what_is_no_position_is_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="is no position in the journal"):
+        read_after(tmp_path, text)
+
+
+_RECORDS = st.lists(st.tuples(st.integers(1, 3), st.text(max_size=20), st.sampled_from(["", "", "torn", "blank"])))
+
+
+@settings(max_examples=60, deadline=None)
+@given(_RECORDS, st.lists(st.integers(1, 4), min_size=1), st.data())
+def test_reading_in_any_pieces_gives_every_record_once_and_in_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    written: list[tuple[int, str, str]],
+    pieces: list[int],
+    data: st.DataObject,
+) -> None:
+    """While it is being written, in bytes of any number, with torn and empty lines between."""
+    folder = tmp_path_factory.mktemp("journal")
+    wanted, seen, position = list[int](), list[int](), end_of(folder)
+    for number, (month, text, strange) in enumerate(sorted(written, key=lambda each: each[0])):
+        line = json.dumps({"number": number, "text": text}).encode() + b"\n"
+        line += {"": b"", "torn": b'{"torn\n', "blank": b"\n"}[strange]
+        wanted.append(number)
+        cut = data.draw(st.integers(0, len(line)))
+        with (folder / f"2026-{month:02}.jsonl").open("ab", buffering=0) as file:
+            for part in (line[:cut], line[cut:]):
+                file.write(part)
+                for entry in read_after(folder, position, data.draw(st.sampled_from(pieces))):
+                    position = entry.position
+                    seen.append(json.loads(entry.line)["number"])
+    while entries := read_after(folder, position, pieces[0]):
+        assert len(entries) <= pieces[0]
+        position = entries[-1].position
+        seen += [json.loads(entry.line)["number"] for entry in entries]
+    assert seen == wanted

@@ -11,6 +11,7 @@ import configparser
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import time
@@ -24,12 +25,14 @@ import frontmatter
 import msgspec
 import pytest
 
-from fsagent.config import DEFAULT_TOOLS, Settings, load_settings
+from fsagent.config import DEFAULT_TOOLS, ApiSettings, Settings, load_settings
 from fsagent.engines.base import Request
 from fsagent.engines.intents import INTENTS, refusal, understand
 from fsagent.engines.offline import Offline
 from fsagent.errors import FsagentError
 from fsagent.faces import cli
+from fsagent.faces.http.routes import TABLE as API
+from fsagent.faces.mcp.tools import TOOLS
 from fsagent.model import Command, Status, Step, ToolCall, ToolResult, Turn
 from fsagent.policy import decide
 from fsagent.tools import load_tools
@@ -49,7 +52,7 @@ BLOCKS = [
     (match["mark"], match["text"])
     for match in re.finditer(r"^<!-- (?P<mark>[^\n]+?) -->\n```\w+\n(?P<text>.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 ]
-LOOKS = ("cat", "tail", "grep", "fsagent runs", "fsagent health", "fsagent doctor")
+LOOKS = ("cat", "tail", "grep", "curl", "fsagent runs", "fsagent health", "fsagent doctor")
 NOW = datetime(2026, 11, 22, 19, 4, 11, tzinfo=UTC)
 
 
@@ -78,6 +81,7 @@ def formed(text: str) -> str:
         (r"\d{4}-\d\d-\d\d[ T-]\d\d:?\d\d:?\d\d([+-]\d\d:\d\d)?", "TIME"),
         (r"^\d\d:\d\d:\d\d ", "TIME "),
         (r"pid \d+", "pid N"),
+        (r"fsa_\S+", "TOKEN"),
         (r"^seconds: [\d.]+", "seconds: N"),
         (r"\([\d.]+ s\)", "(N s)"),
         (r"\d+ (tasks|waiting commands|runs|journal records)\b", r"N \1"),
@@ -130,6 +134,12 @@ class Terminal:
             assert time.monotonic() < end, f"$ {command}\n--- shown\n{formed(shown)}\n--- found\n{found}"
 
 
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
     return Terminal(tmp_path)
@@ -144,10 +154,13 @@ def test_the_blocks_do_what_the_page_shows(terminal: Terminal) -> None:
     with screen.open("w") as out:
         daemon = subprocess.Popen([*FSAGENT, *words], cwd=terminal.folder, env=terminal.env, stdout=out, stderr=out)
     try:
-        # Runs go side by side, so lines of others may stand between those that are shown.
-        shown = r"\n(?:.*\n)*?".join(pattern_of(line) for line in blocks("screen")[0].splitlines())
-        wait_for(lambda: re.match(shown, formed(screen.read_text())), "the daemon prints what is shown")
+        # Runs go side by side, so the lines of one may stand among those of others.
+        for line in blocks("screen")[0].splitlines():
+            shown = re.compile(f"^{pattern_of(line)}$", re.MULTILINE)
+            wait_for(lambda shown=shown: shown.search(formed(screen.read_text())), f"the daemon prints {line!r}")
+        port = str(free_port())
         for mark, text in BLOCKS:
+            text = text.replace("8765", port)
             if mark.startswith("file: "):
                 (terminal.folder / mark.removeprefix("file: ")).write_text(text)
             if mark == "run":
@@ -195,12 +208,23 @@ def test_the_tables_hold_every_field(name: str, schema: type[msgspec.Struct]) ->
     assert [code(row[0])[0] for row in table(f"fields: {name}")] == list(schema.__struct_fields__)
 
 
+def settings_shown() -> tuple[dict[str, str], dict[str, str]]:
+    """The settings table with its defaults: what stands alone, and what stands under ``api``."""
+    rows = {code(row[0])[0]: code(row[1]) for row in table("settings")}
+    assert rows.pop("api") == [], "nothing of it holds where nothing is said"
+    alone = {name: value[0] for name, value in rows.items() if "." not in name}
+    return alone, {name.partition(".")[2]: value[0] for name, value in rows.items() if name.startswith("api.")}
+
+
 def test_the_settings_table_gives_the_defaults(tmp_path: Path) -> None:
-    rows = {code(row[0])[0]: code(row[1])[0] for row in table("settings")}
-    assert list(rows) == list(Settings.__struct_fields__)
+    rows, api = settings_shown()
+    assert [*rows, "api"] == list(Settings.__struct_fields__)
+    assert list(api) == list(ApiSettings.__struct_fields__)
     file = tmp_path / "fsagent.yaml"
     file.write_text("".join(f"{name}: {value}\n" for name, value in rows.items()))
     assert load_settings(file) == Settings()
+    file.write_text("api:\n" + "".join(f"  {name}: {value}\n" for name, value in api.items()))
+    assert load_settings(file) == Settings(api=ApiSettings())
 
 
 def test_the_tools_table_is_that_of_the_code() -> None:
@@ -212,6 +236,19 @@ def test_the_tools_table_is_that_of_the_code() -> None:
         assert sorted(code(arguments)) == sorted(tool.args.__struct_fields__)
         assert re.findall(r"\*\*`(\w+)`\*\*", arguments) == [tool.main]
         assert (effect, default) == (tool.effect, DEFAULT_TOOLS.get(name, "allow"))
+
+
+def test_the_api_table_is_that_of_the_code() -> None:
+    shown = [(code(row[0])[0], row[1]) for row in table("api")]
+    built = [(f"{row.method} {re.sub(r':path', '', row.path)}", row.scope) for row in API]
+    assert shown == built
+    for row, (request, _, does) in zip(API, table("api"), strict=True):
+        for name in row.query.__struct_fields__ if row.query and row.method == "GET" else ():
+            assert f"`{name}`" in does or name == "after", f"{request} says nothing of {name}"
+
+
+def test_the_mcp_table_is_that_of_the_code() -> None:
+    assert [(code(row[0])[0], row[1]) for row in table("mcp")] == [(row.name, row.scope) for row in TOOLS]
 
 
 def test_the_reserved_places_are_those_of_the_code() -> None:
@@ -254,7 +291,7 @@ def test_every_template_is_filled_in_and_none_is_missing() -> None:
 def test_the_policy_example_decides_as_shown(tmp_path: Path) -> None:
     layout, _ = init_workspace(tmp_path / "ws")
     layout.settings.write_text(blocks("file: my-agent/fsagent.yaml")[0])
-    rule_of, tools = load_settings(layout.settings).rule, load_tools()
+    settings, tools = load_settings(layout.settings), load_tools()
     context = Context(
         root=tools_root(layout), home=None, now=lambda: NOW, run="r", trigger="inbox", seconds_left=lambda: 1.0,
         stopping=lambda: False,
@@ -266,9 +303,8 @@ def test_the_policy_example_decides_as_shown(tmp_path: Path) -> None:
         tool = tools[call.tool]
         args = {tool.main if name == "" else name: value for name, value in call.args.items()}
         prepared = tool.prepare(msgspec.convert(args, tool.args, strict=False), context)
-        assert (tool.subject(prepared), decide(call.tool, tool.subject(prepared), rule_of).decision) == (
-            code(subject)[0], decision,
-        )  # fmt: skip
+        verdict = decide(call.tool, tool.subject(prepared), settings.rules("inbox", call.tool))
+        assert (tool.subject(prepared), verdict.decision) == (code(subject)[0], decision)
 
 
 def test_the_command_table_is_that_of_the_command_line() -> None:
@@ -322,10 +358,12 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
     layout, _ = init_workspace(tmp_path / "ws")
     lines = re.findall(r"^(?:# )?(\w+):(?: (.*?))?(?:\s+#.*)?$", layout.settings.read_text(), re.MULTILINE)
     shown = {name: value for name, value in lines if name in Settings.__struct_fields__}
-    stated = {code(row[0])[0]: code(row[1])[0] for row in table("settings")}
-    assert list(shown) == list(stated)
-    examples = {"timezone", "tools"}  # shown with an example in the place of a default
+    stated, api = settings_shown()
+    assert list(shown) == [*stated, "api"]
+    examples = {"timezone", "tools", "triggers"}  # shown with an example in the place of a default
     assert {name for name in stated if shown[name] != stated[name]} == examples
+    part = layout.settings.read_text().partition("# api:\n")[2]
+    assert dict(re.findall(r"^#   (\w+): (.*?)\s+#", part, re.MULTILINE)) == api
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "compose.yaml"])
@@ -367,4 +405,6 @@ def test_the_promises_are_numbered_and_each_names_its_proof() -> None:
 
 def test_the_page_names_no_machine() -> None:
     assert re.findall(r"(?:/home|/root|/Users|/tmp|/work)/\S*", TEXT) == []
-    assert re.findall(r"https?://(?!api\.example\.org)\S+", TEXT, re.IGNORECASE) == []
+    assert (
+        re.findall(r"https?://(?!(?:api\.example\.org|127\.0\.0\.1:8765|ha:TOKEN@HOST))\S+", TEXT, re.IGNORECASE) == []
+    )

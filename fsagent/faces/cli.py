@@ -6,16 +6,19 @@ also 3 failed, 4 refused or not understood, 5 timed out.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from fsagent import __version__
+from fsagent.faces.commands_access import token
+from fsagent.faces.commands_mcp import mcp
+from fsagent.faces.commands_runs import cancel, retry
+from fsagent.faces.commands_serve import api
+from fsagent.faces.options import default_workspace, json_option, leave, workspace_option
 
-ENVIRONMENT = "FSAGENT_WORKSPACE"
 _ASK_CODES = {"done": 0, "failed": 3, "interrupted": 3, "refused": 4}
 
 
@@ -40,17 +43,6 @@ class _Group(click.Group):
             context.exit(1)
 
 
-def _default_workspace() -> str:
-    return os.environ.get(ENVIRONMENT) or "."
-
-
-workspace_option = click.option(
-    "-w", "--workspace", "root", default=_default_workspace, show_default=f"${ENVIRONMENT} or the current folder",
-    type=click.Path(readable=False, path_type=Path), help="The workspace.",
-)  # fmt: skip
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="fsagent %(version)s")
 def main() -> None:
@@ -66,27 +58,25 @@ def init(root: Path, sample: bool) -> None:
 
 
 @main.command()
-@click.argument("root", type=click.Path(readable=False, path_type=Path), metavar="[DIR]", default=_default_workspace)
+@click.argument("root", type=click.Path(readable=False, path_type=Path), metavar="[DIR]", default=default_workspace)
 @click.option("--once", is_flag=True, help="Do all that is due and waiting, then exit.")
 @click.option("--init", "make", is_flag=True, help="Make DIR a workspace first if it is none.")
 @click.option("--sample", is_flag=True, help="With --init: copy the sample workspace.")
-def run(root: Path, once: bool, make: bool, sample: bool) -> None:
+@click.option("--api", is_flag=True, help="Serve HTTP and MCP, also where the settings have no 'api:'.")
+def run(root: Path, once: bool, make: bool, sample: bool, api: bool) -> None:
     """Run the daemon in the foreground, until Ctrl-C or SIGTERM."""
-    from fsagent.daemon import run_daemon
-    from fsagent.faces.text import journal_line
+    from fsagent.faces.beside import Beside
+    from fsagent.faces.extras import need
+    from fsagent.faces.screen import log_request, show
+    from fsagent.foreground import run_daemon
     from fsagent.workspace.layout import Layout, open_workspace
 
+    if api:
+        need("api")
     if make and not Layout(root).marker.exists():
         _init(root, sample)
     layout = open_workspace(root)
-
-    def tell(record: dict[str, Any]) -> None:
-        try:
-            click.echo(journal_line(record))
-        except (OSError, ValueError, UnicodeEncodeError):
-            pass  # a screen that is gone stops no daemon; the journal has it all
-
-    _exit(run_daemon(layout, tell, once=once))
+    leave(run_daemon(layout, show, once=once, companions=() if once else (Beside(layout, log_request, always=api),)))
 
 
 @main.command()
@@ -97,7 +87,7 @@ def run(root: Path, once: bool, make: bool, sample: bool) -> None:
 def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
     """Hand TEXT in as a command, wait, and print the answer."""
     from fsagent.errors import FsagentError
-    from fsagent.faces.door import hand_in, wait_for
+    from fsagent.faces.door import Caller, hand_in, wait_for
     from fsagent.files.fields import Duration
     from fsagent.workspace.layout import open_workspace
     from fsagent.workspace.status import daemon_runs
@@ -111,13 +101,14 @@ def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
         raise FsagentError(f"no daemon runs on {root}; start it with: fsagent run {root}")
     if layout.stop.exists():
         raise FsagentError(f"the agent on {root} is paused by the file STOP; go on with: fsagent resume -w {root}")
-    run = hand_in(layout, " ".join(text), trigger="cli", thread=thread)
+    raw = " ".join(text).encode("utf-8", "surrogateescape")  # a terminal's bytes, as they were typed
+    run = hand_in(layout, raw, Caller("cli"), thread=thread).run
     result = wait_for(layout, run, seconds)
     if result is None:
         click.echo(f"fsagent: no answer after {timeout}; the command goes on as run {run}", err=True)
-        _exit(5)
+        leave(5)
     click.echo(result.body)
-    _exit(_ASK_CODES.get(str(result.fields.get("status")), 1))
+    leave(_ASK_CODES.get(str(result.fields.get("status")), 1))
 
 
 @main.command()
@@ -163,6 +154,10 @@ def show(root: Path, as_json: bool, run: str) -> None:
     click.echo(as_json_text(view) if as_json else run_text(view))
 
 
+for each in (cancel, retry):
+    main.add_command(each)
+
+
 @main.command()
 @workspace_option
 @json_option
@@ -192,7 +187,7 @@ def doctor(root: Path, as_json: bool) -> None:
         for fault in report.faults:
             click.echo(str(fault))
         click.echo(report.summary)
-    _exit(1 if report.faults else 0)
+    leave(1 if report.faults else 0)
 
 
 @main.command()
@@ -204,7 +199,7 @@ def health(root: Path) -> None:
 
     wrong = read_health(open_workspace(root))
     click.echo("\n".join(wrong) if wrong else "healthy")
-    _exit(1 if wrong else 0)
+    leave(1 if wrong else 0)
 
 
 @main.command()
@@ -227,6 +222,10 @@ def resume(root: Path) -> None:
     click.echo("resumed")
 
 
+for each in (api, mcp, token):
+    main.add_command(each)
+
+
 def _init(root: Path, sample: bool) -> None:
     from fsagent.workspace.create import init_workspace
 
@@ -241,7 +240,3 @@ def _sample() -> Path:
         if path.is_dir():
             return path
     raise click.ClickException("the sample workspace is not part of this installation")
-
-
-def _exit(code: int) -> NoReturn:
-    click.get_current_context().exit(code)

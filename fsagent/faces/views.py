@@ -6,13 +6,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
-from fsagent.errors import FsagentError, NotFoundError, SettingsError
+from fsagent.errors import ConflictError, FsagentError, NotFoundError, SettingsError
 from fsagent.model import Run, Usage
 from fsagent.workspace.index import Index, Total, command_text
 from fsagent.workspace.layout import Layout
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # What reads YAML is imported where it is used: a look at the status or the health should cost next to nothing.
 
+T = TypeVar("T")
+
 LATE = timedelta(minutes=5)
+MOVES = 4
 
 
 class StatusView(Struct, frozen=True, kw_only=True):
@@ -38,12 +41,13 @@ class StatusView(Struct, frozen=True, kw_only=True):
 
 
 class RunView(Struct, frozen=True, kw_only=True):
-    """One run, whole."""
+    """One run, whole. ``diff`` shows all that its tools changed, one after the other."""
 
     run: Run
     command: str
     steps: list[dict[str, Any]]
     result: str
+    diff: str = ""
 
 
 class Hit(Struct, frozen=True):
@@ -133,20 +137,34 @@ def run_of_id(layout: Layout, command_id: str) -> str:
 
 
 def read_run(layout: Layout, wanted: str) -> RunView:
-    """One run by its id, a unique beginning or end of it, or ``last``. Raises ``NotFoundError`` when there is none,
-    ``FsagentError`` when there are several."""
-    folder = RunFolder(layout.runs / _find(layout, wanted))
+    """One run by its id, a unique beginning or end of it, or ``last``; one that still lies at the side door by its
+    whole id. Raises ``NotFoundError`` when there is none, ``ConflictError`` when there are several."""
+    return while_it_moves(lambda: _read_run(layout, _find(layout, wanted)))
+
+
+def while_it_moves(read: Callable[[], T]) -> T:
+    """What ``read`` gives; asked again where the daemon took the folder from the side door meanwhile."""
+    for _ in range(MOVES):
+        with suppress(FileNotFoundError):
+            return read()
+    return read()
+
+
+def _read_run(layout: Layout, run: str) -> RunView:
+    dropped_folder = layout.drop / run
+    folder = RunFolder(dropped_folder if dropped_folder.is_dir() else layout.runs / run)
     summary = folder.summary()
     if summary is None:
-        raise FsagentError(f"run {folder.run} has no record; see 'fsagent doctor'")
-    with _index(layout) as index:
-        summary = (index.get(folder.run) if index else None) or summary
+        if folder.path.is_dir():
+            raise FsagentError(f"run {folder.run} has no record; see 'fsagent doctor'")
+        raise FileNotFoundError(folder.path)
     result = folder.result if folder.result.exists() else folder.result_new
     return RunView(
         run=_local(summary, _settings(layout)),
         command=folder.raw().decode("utf-8", "replace"),
         steps=folder.events(),
         result=result.read_text("utf-8", "replace") if result.exists() else "",
+        diff="".join(event["result"].get("diff", "") for event in folder.events() if event["event"] == "result"),
     )
 
 
@@ -217,14 +235,14 @@ def _find(layout: Layout, wanted: str) -> str:
     if len(names) == 1:
         return names[0]
     if names and wanted:
-        raise FsagentError(f"{wanted!r} fits {len(names)} runs, for instance {names[0]} and {names[1]}")
+        raise ConflictError(f"{wanted!r} fits {len(names)} runs, for instance {names[0]} and {names[1]}")
     from fsagent.files.fields import nearest
 
     raise NotFoundError(f"there is no run {wanted!r}{nearest(wanted, every[-200:])}; see 'fsagent runs'")
 
 
 def _is_run(layout: Layout, name: str) -> bool:
-    return is_run_id(name) and (layout.runs / name).is_dir()
+    return is_run_id(name) and any((place / name).is_dir() for place in (layout.drop, layout.runs))
 
 
 def _page(layout: Layout, before: str, ask: Callable[[Index], list[Run]]) -> list[Run]:

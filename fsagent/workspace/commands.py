@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
@@ -36,6 +37,7 @@ class CommandFields(Struct, frozen=True):
 def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int, engine: str) -> Command:
     """A command from its bytes; the last three are what holds when it says nothing of them.
 
+    The envelope's time gives the zone for times in it.
     Raises ``DocumentError`` with every fault found, each with its line.
     """
     file = envelope.path or envelope.name
@@ -64,10 +66,17 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
         retries=retries if fields.retries is None else fields.retries,
         steps=calls,
         attachments=fields.attachments,
+        not_before=_held_until(fields, envelope),
         task=envelope.task,
         slot=envelope.slot,
         report=envelope.report,
     )
+
+
+def is_attachment(name: str) -> bool:
+    """True for what may be the name of an attachment: one plain file name that every disk can hold."""
+    strange = any(ord(char) < 32 or char == "/" or "\ud800" <= char <= "\udfff" for char in name)
+    return not strange and name == name.strip() != "" and not name.startswith(".") and len(name.encode()) <= 255
 
 
 def peek(raw: bytes, file: str) -> CommandFields | None:
@@ -141,9 +150,15 @@ def _unfit(fields: CommandFields) -> Sequence[tuple[str, str]]:
     if fields.thread.startswith(("/", ".")) or "\\" in fields.thread or ".." in fields.thread.split("/"):
         found.append(("thread", "must be a plain name such as taxes"))
     for name in fields.attachments:
-        if "/" in name or name.startswith(".") or name != name.strip():
+        if not is_attachment(name):
             found.append(("attachments", f"{name!r} must be the name of a file beside the command"))
     return found
+
+
+def _held_until(fields: CommandFields, envelope: Envelope) -> datetime | None:
+    """What came by the inbox has waited there already, and what is repeated waited the first time."""
+    held = fields.not_before and not envelope.path and not envelope.again
+    return fields.not_before.at(envelope.time) if held and fields.not_before else None
 
 
 def _at(document: Document, name: str, message: str) -> Fault:

@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
+from msgspec import Struct
 
 from fsagent.files.atomic import write_all
 
 Listener = Callable[[dict[str, Any]], None]
+_POSITION = re.compile(r"([0-9]{4}-[0-9]{2}):([0-9]{1,18})")
+_BLOCK = 64 * 1024
 
 
 class Journal:
@@ -105,6 +111,57 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
                     yield number, decode_record(line)
     except FileNotFoundError:
         return
+
+
+class Entry(Struct, frozen=True):
+    """A record as it stands in the journal, and the position behind it, by which reading goes on: ``2026-11:1234``."""
+
+    position: str
+    line: bytes
+
+
+def end_of(folder: Path) -> str:
+    """The position behind the last record that is whole."""
+    last = max((path for path in folder.glob("????-??.jsonl")), default=None)
+    if last is None:
+        return "0000-00:0"
+    with last.open("rb") as file:
+        end, found = file.seek(0, os.SEEK_END), 0
+        while end and not found:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            line_end = file.read(end - start).rfind(b"\n")
+            found, end = (start + line_end + 1 if line_end >= 0 else 0), start
+    return f"{last.stem}:{found}"
+
+
+def read_after(folder: Path, position: str, most: int = 1000) -> list[Entry]:
+    """The records behind a position, in order, at most so many. Raises ``ValueError`` for what is no position.
+
+    A file that is gone is passed over; one that became shorter is read from its beginning, so that nothing is missed.
+    What is no record (torn or damaged) is left out. Limit: where the clock was set back over the end of a month, what
+    is written until then comes before positions of the later month, and is not seen from there.
+    """
+    known = _POSITION.fullmatch(position)
+    if known is None:
+        raise ValueError(f"{position!r} is no position in the journal")
+    found: list[Entry] = []
+    for path in sorted(path for path in folder.glob("????-??.jsonl") if path.stem >= known[1]):
+        start = int(known[2]) if path.stem == known[1] else 0
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            found += islice(_entries(path.stem, file, start), most - len(found))
+    return found
+
+
+def _entries(month: str, file: BinaryIO, start: int) -> Iterator[Entry]:
+    at = start if start <= os.fstat(file.fileno()).st_size else 0
+    if at:
+        file.seek(at - 1)
+        at += len(file.readline()) - 1  # nothing but the line's end, if it was a position of ours
+    while (line := file.readline()).endswith(b"\n"):
+        at += len(line)
+        if decode_record(line) is not None:
+            yield Entry(f"{month}:{at}", line[:-1])
 
 
 def decode_record(line: bytes) -> dict[str, Any] | None:

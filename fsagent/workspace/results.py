@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -77,8 +78,12 @@ def place(layout: Layout, folder: RunFolder, envelope: Envelope, outcome: Outcom
     done = outcome.status == "done"
     where = layout.archive / f"{outcome.finished:%Y-%m}" if done else layout.failed
     path = give_name(folder.claimed, numbered(_free_of_files(where, safe_name(envelope.name))), durable=False)
-    for attachment in _files(folder.attachments):
-        give_name(attachment, numbered(path.with_name(attachment.name)), durable=False)
+    beside = {
+        attachment.name: layout.name(give_name(attachment, numbered(path.with_name(attachment.name)), durable=False))
+        for attachment in _files(folder.attachments)
+    }
+    if beside:
+        folder.record("placed", attachments=beside)
     return path
 
 
@@ -90,6 +95,23 @@ def let_go(folder: RunFolder) -> None:
     os.unlink(folder.claimed)
     for attachment in _files(folder.attachments):
         write_atomic(attachment, attachment.read_bytes(), durable=False)
+
+
+def take_back(layout: Layout, folder: RunFolder) -> None:
+    """Remove a settled command from its last place, with its attachments, for another run has possession of it now.
+
+    What a person changed or moved there is theirs and stays.
+    """
+    places: dict[Path, str] = {}
+    for event in folder.events():
+        if event["event"] == "placed":
+            places |= {folder.attachments / name: place for name, place in event["attachments"].items()}
+        elif event["event"] == "settled" and event["settled"]:
+            places[folder.command] = event["settled"]
+    for copy, place in places.items():
+        with suppress(OSError):  # a person's doing
+            if (layout.root / place).read_bytes() == copy.read_bytes():
+                (layout.root / place).unlink()
 
 
 def result_name(name: str) -> str:

@@ -8,6 +8,8 @@
     result.new     the result, durable and not yet published
     result.md      the result, published
     attachments/   files that came with the command
+    cancel.json    somebody wants the run to end (``Cancel``)
+    again          the name of the run that repeats this one
 
 The first line of ``steps.jsonl`` is the run's envelope. Whoever hands a command in by the side door writes the same
 folder under ``.fsagent/drop/``; claiming it is one rename.
@@ -16,8 +18,9 @@ folder under ``.fsagent/drop/``; claiming it is one rename.
 from __future__ import annotations
 
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +33,8 @@ from fsagent.model import MAX_DOCUMENT, Report, Run, Trigger
 from fsagent.workspace.journal import decode_record, open_append
 from fsagent.workspace.layout import Layout
 
-_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+_ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"  # in the order in which names are sorted
+_RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
@@ -54,10 +58,27 @@ class Envelope(Struct, frozen=True, kw_only=True):
     again: str = ""
 
 
+class Cancel(Struct, frozen=True, kw_only=True):
+    """Who wants a run to end, and since when."""
+
+    time: datetime
+    trigger: Trigger
+    by: str = ""
+
+    def __str__(self) -> str:
+        return f"cancelled by {self.trigger}" + (f" ({self.by})" if self.by else "")
+
+
+def is_run_id(text: str) -> bool:
+    """True for what may be the name of a run: one plain file name."""
+    return _RUN_ID.fullmatch(text) is not None
+
+
 def new_run_id(now: datetime) -> str:
-    """A name for a run that sorts by time: ``20261122-174512-k3f9q`` (UTC)."""
-    tail = "".join(_ALPHABET[byte % len(_ALPHABET)] for byte in os.urandom(5))
-    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{tail}"
+    """A name for a run that sorts by time, to some 30 µs: ``20261122-174512-h7qk3f9q`` (UTC)."""
+    part = now.microsecond * 32**3 // 1_000_000
+    tail = [part >> 10, part >> 5, part, *os.urandom(5)]
+    return f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{''.join(_ALPHABET[number % 32] for number in tail)}"
 
 
 class RunFolder:
@@ -72,6 +93,8 @@ class RunFolder:
         self.result_new = path / "result.new"
         self.result = path / "result.md"
         self.attachments = path / "attachments"
+        self.cancel = path / "cancel.json"
+        self.again = path / "again"
         self._fd = -1
         self._events: list[dict[str, Any]] | None = None
 
@@ -119,6 +142,18 @@ class RunFolder:
         except FileNotFoundError:
             return read_file(self.command, MAX_DOCUMENT + 1)
 
+    def cancelled(self) -> Cancel | None:
+        """Who wants this run to end, if anybody does."""
+        return _read_cancel(self.cancel)
+
+    def ended(self) -> bool:
+        """True once it is recorded how the run ended, though its result may not be published yet."""
+        return any(event.get("event") in ("finished", "settled") for event in self.events())
+
+    def settled(self) -> bool:
+        """True once everything is done about this run."""
+        return any(event.get("event") == "settled" for event in self.events())
+
     def summary(self) -> Run | None:
         """The run as a line of a list, read from its own record; None for a folder without envelope."""
         events = self.events()
@@ -134,7 +169,7 @@ class RunFolder:
             elif kind == "started":
                 values["started"] = begun = begun or event.get("time")
                 values["status"] = "running"
-            elif kind == "retry":
+            elif kind in ("retry", "held"):
                 values["status"] = "waiting"
             elif kind in ("finished", "published", "settled", "understood"):
                 values.update(event)
@@ -163,36 +198,41 @@ def make_folder(path: Path, envelope: Envelope) -> RunFolder:
     return folder
 
 
-def drop(layout: Layout, envelope: Envelope, command: bytes, attachments: Sequence[Path] = ()) -> bool:
+def drop(layout: Layout, envelope: Envelope, command: bytes, attachments: Mapping[str, Path] | None = None) -> bool:
     """Hand a command in by the side door: whole, durable, in one rename. False if this run exists already.
 
-    ``attachments`` are copied. The daemon need not run; nothing is executed here.
+    ``attachments`` maps plain file names to files, which are copied. The daemon need not run; nothing is executed here.
     """
-    if (layout.runs / envelope.run).exists() or (layout.drop / envelope.run).exists():
+    if _exists(layout, envelope.run):
         return False
     temporary = layout.tmp / f"{envelope.run}-{os.urandom(3).hex()}"
     folder = make_folder(temporary, envelope)
     try:
         folder.sync()
-        folder.close()
         write_atomic(folder.claimed, command, durable=False)
         sync_file(folder.claimed)
-        for source in attachments:
+        for name, source in (attachments or {}).items():
             folder.attachments.mkdir(exist_ok=True)
-            shutil.copyfile(source, folder.attachments / source.name)
-            sync_file(folder.attachments / source.name)
+            shutil.copyfile(source, folder.attachments / name)
+            sync_file(folder.attachments / name)
+        if attachments:
+            sync_dir(folder.attachments)
         sync_dir(temporary)
         os.rename(temporary, layout.drop / envelope.run)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if (layout.drop / envelope.run).exists():
+    except OSError:
+        if _exists(layout, envelope.run):
             return False
-        raise error
+        raise
     finally:
+        folder.close()
         shutil.rmtree(temporary, ignore_errors=True)
     sync_dir(layout.drop)
     return True
+
+
+def _exists(layout: Layout, run: str) -> bool:
+    """True if a run of this name was handed in. Looks at the side door first, for that is the way they take."""
+    return (layout.drop / run).exists() or (layout.runs / run).exists()
 
 
 def dropped(layout: Layout) -> list[str]:
@@ -204,14 +244,61 @@ def dropped(layout: Layout) -> list[str]:
 
 
 def claim_dropped(layout: Layout, run: str) -> RunFolder | None:
-    """Take possession of a command at the side door; None if somebody else has it."""
+    """Take possession of a command at the side door; None if somebody else has it.
+
+    Where two handed in the same run in the same instant, the second copy is thrown away.
+    """
     try:
         os.rename(layout.drop / run, layout.runs / run)
     except OSError:
-        if (layout.drop / run).exists() and not (layout.runs / run).exists():
+        if (layout.runs / run).exists():
+            shutil.rmtree(layout.drop / run, ignore_errors=True)
+        elif (layout.drop / run).exists():
             raise
         return None
     return RunFolder(layout.runs / run)
+
+
+def ask_to_cancel(layout: Layout, run: str, cancel: Cancel) -> None:
+    """Ask the daemon to end a run. Counts also if none runs now: the next one does it."""
+    layout.cancel.mkdir(exist_ok=True)
+    write_atomic(layout.cancel / run, msgspec.json.encode(cancel) + b"\n")
+
+
+def take_cancels(layout: Layout) -> Iterator[str]:
+    """Put what was asked for into the runs' own folders, where it is part of their story; gives the runs.
+
+    What is no wish, or comes too late, is thrown away; a file under a name that no run can have is left alone.
+    """
+    try:
+        names = sorted(filter(is_run_id, os.listdir(layout.cancel)))
+    except FileNotFoundError:
+        return
+    for name in names:
+        if _take_cancel(layout, name):
+            yield name
+
+
+def _take_cancel(layout: Layout, run: str) -> bool:
+    wish = layout.cancel / run
+    for folder in (RunFolder(layout.drop / run), RunFolder(layout.runs / run)):
+        if folder.path.is_dir() and not folder.ended() and _read_cancel(wish):
+            os.rename(wish, folder.cancel)
+            return True
+    try:
+        wish.unlink(missing_ok=True)
+    except (IsADirectoryError, PermissionError):
+        pass  # a folder: nobody's wish, nor ours to remove
+    return False
+
+
+def _read_cancel(path: Path) -> Cancel | None:
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Cancel)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def discard_empty(folder: RunFolder) -> bool:

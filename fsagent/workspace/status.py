@@ -27,7 +27,10 @@ class Line(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """The daemon at one moment. Times are aware; ``waiting`` counts commands that wait for their turn."""
+    """The daemon at one moment. Times are aware; ``waiting`` counts commands that wait for their turn.
+
+    ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
+    """
 
     pid: int
     version: str
@@ -43,6 +46,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     upcoming: tuple[Line, ...] = ()
     last: tuple[Line, ...] = ()
     trouble: tuple[str, ...] = ()
+    scan_seconds: float = 0.0
+    memory: int = 0
 
 
 class StatusBoard:

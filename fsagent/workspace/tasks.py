@@ -182,8 +182,8 @@ class TaskBook:
                 write_atomic(self._state_file(name), msgspec.json.encode(state) + b"\n", durable=durable)
                 self._states[name] = state
 
-    def request(self, task: Task, slot: datetime | None, run: str, now: datetime) -> bool:
-        """Hand the task's request in at the side door; False if this run exists already."""
+    def request(self, task: Task, slot: datetime | None, run: str, now: datetime, by: str = "") -> bool:
+        """Hand the task's request in at the side door; False if this run exists already. ``by`` names who asked."""
         fields: dict[str, Any] = {}
         if task.engine:
             fields["engine"] = task.engine
@@ -198,7 +198,7 @@ class TaskBook:
         name = f"{task.name}/{(slot or now).astimezone(now.tzinfo):%Y-%m-%d-%H%M%S}.md"
         envelope = Envelope(
             run=run, name=name, trigger="task", time=now.astimezone(UTC), path=task.path, thread=task.name,
-            task=task.name, slot=slot, report=task.report,
+            task=task.name, slot=slot, report=task.report, by=by,
         )  # fmt: skip
         return drop(self._layout, envelope, write_document(fields, task.body) if fields else task.body.encode())
 

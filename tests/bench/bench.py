@@ -21,12 +21,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from fsagent.faces.door import hand_in  # noqa: E402
+from client import Client  # noqa: E402  # found only now
+
+from fsagent.faces.door import Caller, hand_in  # noqa: E402
 from fsagent.model import Run  # noqa: E402
 from fsagent.workspace.index import Index  # noqa: E402
-from harness import FSAGENT, Agent, wait_for  # noqa: E402  # found only now
+from harness import FSAGENT, Agent, wait_for  # noqa: E402
 
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\n"
 
@@ -76,6 +78,11 @@ def bare_loop() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def handed_in(made: Agent) -> Path:
+    """Hand a command in by the side door; gives its run's folder."""
+    return made.layout.runs / hand_in(made.layout, b"help", Caller("cli")).run
+
+
 def rename_in(inbox: Path, name: str) -> None:
     """One file, moved in whole."""
     staged = inbox.parent / "staged.tmp"
@@ -106,7 +113,7 @@ def latency(quick: bool) -> None:
         made.start()
 
         def side_door(_: int) -> Path:
-            return made.layout.runs / hand_in(made.layout, "help", trigger="cli") / "result.md"
+            return handed_in(made) / "result.md"
 
         def inbox(number: int) -> Path:
             rename_in(made.layout.inbox, f"{number}.md")
@@ -145,6 +152,18 @@ def memory(pid: int) -> float:
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+def wake_ups(pid: int, seconds: float) -> float:
+    """How often any of its threads woke, per second."""
+
+    def count() -> int:
+        files = Path(f"/proc/{pid}/task").glob("*/status")
+        return sum(int(line.split()[1]) for file in files for line in file.read_text().splitlines() if "ctxt" in line)
+
+    before = count()
+    time.sleep(seconds)
+    return (count() - before) / seconds
 
 
 def cpu(pid: int) -> float:
@@ -224,12 +243,12 @@ def archive(quick: bool) -> None:
     count = 2_000 if quick else 100_000
     with agent() as made:
         made.start()
-        few = latencies(40, lambda _: made.layout.runs / hand_in(made.layout, "help", trigger="cli") / "result.md")
+        few = latencies(40, lambda _: handed_in(made) / "result.md")
         few_list = spent([*FSAGENT, "runs", "-w", str(made.root)])
         made.stop()
         fill(made, count)
         made.start()
-        many = latencies(40, lambda _: made.layout.runs / hand_in(made.layout, "help", trigger="cli") / "result.md")
+        many = latencies(40, lambda _: handed_in(made) / "result.md")
         say(f"{count:,} runs behind: latency p50 (bare: none)", many[0], few[0], "ms")
         say(f"{count:,} runs behind: fsagent runs (bare: none)", spent([*FSAGENT, "runs", "-w", str(made.root)]),
             few_list, "s")  # fmt: skip
@@ -267,7 +286,47 @@ def fill(made: Agent, count: int) -> None:
     index.close()
 
 
-BENCHES = {bench.__name__: bench for bench in (latency, burst, idle, face, tasks, archive)}
+def api(quick: bool) -> None:
+    """HTTP beside the daemon: what it costs idle, over the side door, with a thousand streams, with a long past."""
+    count = 40 if quick else 400
+    with agent() as made:
+        made.start()
+        time.sleep(3)
+        alone, awake = memory(made.process.pid), wake_ups(made.process.pid, 5 if quick else 30)
+        door = latencies(count, lambda _: handed_in(made) / "result.md")
+    with agent(f'{SETTINGS}api: {{listen: "127.0.0.1:0", rate: 10000}}\n') as made:
+        made.start()
+        client = Client(made)
+        time.sleep(3)
+        beside, awake_too = memory(made.process.pid), wake_ups(made.process.pid, 5 if quick else 30)
+        say("HTTP beside the daemon: PSS (bare: without)", beside, alone, "MB", "goal ≤ 8 MB more")
+        say("… wake-ups per second (bare: without)", awake_too, awake, "1/s", "goal ≤ 1.5 more")
+        posted = percentiles([client.command("help") for _ in range(count)][count // 10 :])
+        say("POST /v1/commands?wait, p50 (bare: side door)", posted[0], door[0], "ms", "goal ≤ 10 ms more")
+        say("POST /v1/commands?wait, p99 (bare: side door)", posted[1], door[1], "ms")
+        few = statistics.median([client.get("/v1/runs?limit=50") for _ in range(20)]) * 1e3
+        streams = 100 if quick else 1_000
+        listeners = client.streams(streams)
+        begin = time.perf_counter()
+        client.command("help")
+        for listener in listeners:
+            listener.until(b"event: finished")
+        heard = (time.perf_counter() - begin) * 1e3
+        say(f"{streams:,} streams: until all heard of it", heard, posted[0], "ms", "bare: the command alone")
+        say(f"{streams:,} streams: PSS", memory(made.process.pid), beside, "MB", "bare: none")
+        for listener in listeners:
+            listener.close()
+        made.stop()
+        fill(made, 2_000 if quick else 100_000)
+        made.start()
+        client = Client(made)
+        client.get("/v1/runs")
+        for path in ("/v1/runs?limit=50", "/v1/results?limit=50", "/v1/search?q=help", "/metrics"):
+            many = statistics.median([client.get(path) for _ in range(20)]) * 1e3
+            say(f"a long past: GET {path}", many, few, "ms", "bare: GET /v1/runs with a short one")
+
+
+BENCHES = {bench.__name__: bench for bench in (latency, burst, idle, face, tasks, archive, api)}
 
 
 def main() -> None:

@@ -1,0 +1,28 @@
+"""What a program in the foreground prints: a line for each thing that happens."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from fsagent.faces.text import journal_line
+
+
+def show(record: dict[str, Any]) -> None:
+    """Print a record of the journal. A screen that is gone stops nothing: the journal has it all."""
+    try:
+        click.echo(journal_line(record))
+    except (OSError, ValueError, UnicodeEncodeError):
+        pass
+
+
+def tell(event: str, **fields: Any) -> None:
+    """Print what happens where there is no journal."""
+    show({"time": datetime.now(UTC), "event": event, **fields})
+
+
+def log_request(line: str) -> None:
+    """Print a line about a request."""
+    tell("http", what=line)
