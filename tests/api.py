@@ -14,7 +14,7 @@ import httpx
 from fsagent.workspace.tokens import SCOPES, Tokens
 from harness import PATIENCE, Agent, wait_for
 
-SETTINGS = 'settle: 50ms\nsettle_renamed: 50ms\nscan_interval: 1s\nshutdown_wait: 0s\ntools: {shell: allow}\n'
+SETTINGS = "settle: 50ms\nsettle_renamed: 50ms\nscan_interval: 1s\nshutdown_wait: 0s\ntools: {shell: allow}\n"
 API = 'api: {listen: "127.0.0.1:0", rate: 10000}\n'
 PROBLEM = "application/problem+json"
 

@@ -303,3 +303,5 @@ def _write(fields: Mapping[str, Any], body: str) -> bytes:
     except UnicodeEncodeError as error:
         strange = error.object[error.start]
         raise DocumentError([Fault("command", f"{strange!r} is half a character; no file can hold it")]) from None
+    except RecursionError:
+        raise DocumentError([Fault("command", "lists and maps are nested too deeply")]) from None
