@@ -25,8 +25,8 @@ def tries(events: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
             reading = False
         elif kind == "started":
             tried, running = tried + 1, True
-        elif kind in ("retry", "held", "stopped"):
-            tried -= running and kind == "stopped"
+        elif kind in ("retry", "held", "stopped", "asked"):
+            tried -= running and kind in ("stopped", "asked")
             reading = running = False
     return tried, crashes + (reading or running)
 

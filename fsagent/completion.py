@@ -12,6 +12,7 @@ from datetime import UTC
 from pathlib import Path
 
 from fsagent.files.atomic import sync_dir
+from fsagent.model import Step
 from fsagent.workspace import results
 from fsagent.workspace.index import Index, command_text
 from fsagent.workspace.journal import Journal
@@ -115,3 +116,25 @@ def _each(runs: Iterable[Ended], step: Callable[[Ended], None], troubled: list[t
         else:
             left.append(run)
     return left
+
+
+def is_news(envelope: Envelope, step: Step) -> bool:
+    """Whether a result lands in outbox/: what a person dropped always does, a task where it has something to say."""
+    if envelope.report != "auto":
+        return envelope.report == "always" or step.status == "waiting"
+    return step.status != "done" or (not step.quiet and bool(step.answer))
+
+
+def words(envelope: Envelope, outcome: Outcome) -> str:
+    """The result for people."""
+    parts = [outcome.answer] if outcome.answer else []
+    if outcome.status == "done" and not parts:
+        parts.append("Done.")
+    if outcome.status in ("failed", "interrupted"):
+        word = "Failed" if outcome.status == "failed" else "Interrupted"
+        parts.append(f"**{word}:** {outcome.error}")
+    elif outcome.status == "refused" and outcome.error not in outcome.answer:
+        parts.append(f"**Refused:** {outcome.error}")
+    if outcome.status != "done" and envelope.trigger != "task":
+        parts.append("The command lies in `failed/`, as it was. To run it again, move it back to `inbox/`.")
+    return "\n\n".join(parts)

@@ -48,9 +48,10 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # scan_interval: 30s            # look at every place at least this often, whatever the system reports
 # attachment_wait: 10m          # how long a command waits for the attachments that it names
 # shutdown_wait: 10s            # how long a stop waits for what still runs
+# approval_timeout: 7d          # a question in approvals/ that nobody answers for so long counts as refused
 
 # What the agent may do: allow | ask | deny for each tool, or patterns, of which the first that fits counts.
-# ('ask' means deny until approvals come with the model engine.) shell and http are denied unless you allow them.
+# 'ask' puts each call to you, as a file in approvals/. shell and http are denied unless you allow them.
 # tools:
 #   shell: {"df *": allow, "uptime": allow, "*": deny}
 #   http: {"https://api.example.org/*": allow, "*": deny}
@@ -60,6 +61,12 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # takes away from what tools allows, never adds to it.
 # triggers:
 #   http: {shell: deny, write: {"notes/*": allow, "*": deny}}
+
+# How the programs of the tool shell are locked in. They see the workspace, the system's programs, and nothing else.
+# sandbox: auto                 # auto: by bubblewrap, else by Landlock, else they are refused; off: not at all
+# sandbox_network: false        # true: they may use the network
+# sandbox_read: []              # further places that they may read and run, such as ~/.local
+# sandbox_write: []             # further places that they may change
 
 # HTTP and MCP. They start with the daemon where there is an 'api:', and let in who has a token (see: fsagent token).
 # api:
@@ -118,8 +125,13 @@ class Settings(Struct, frozen=True, kw_only=True):
     scan_interval: Duration = Duration(30)
     attachment_wait: Duration = Duration(600)
     shutdown_wait: Duration = Duration(10)
+    approval_timeout: Duration = Duration(7 * 86400)
     tools: dict[str, Any] = {}
     triggers: dict[str, Any] = {}
+    sandbox: Literal["auto", "off"] = "auto"
+    sandbox_network: bool = False
+    sandbox_read: tuple[str, ...] = ()
+    sandbox_write: tuple[str, ...] = ()
     api: ApiSettings | None = None
 
     @property
@@ -130,6 +142,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     def local(self, moment: datetime) -> datetime:
         """An aware moment in the workspace's time zone."""
         return moment.astimezone(self.zone)
+
+    @property
+    def runs_programs(self) -> bool:
+        """True if the tool shell may run anything at all."""
+        rule = self.tools.get("shell", DEFAULT_TOOLS["shell"])
+        return any(word != "deny" for word in (rule.values() if isinstance(rule, dict) else (rule,)))
 
     def rules(self, trigger: Trigger, tool: str) -> Rules:
         """What the settings say of a tool in a run that ``trigger`` asked for; the strictest decision counts.
@@ -149,6 +167,7 @@ _ORIGIN = re.compile(rf"https?://({_NAME}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
 _LEAST = {
     "heartbeat_interval": 1.0, "timeout": 0.001, "retry_wait": 0.0, "settle": 0.0, "settle_renamed": 0.0,
     "scan_interval": 0.05, "attachment_wait": 0.0, "shutdown_wait": 0.0,
+    "approval_timeout": 1.0,
 }  # fmt: skip
 
 
@@ -206,6 +225,10 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
             yield ("triggers", trigger), "must be a map of tools and rules, such as {shell: deny}"
         else:
             yield from _rule_faults(("triggers", trigger), rules)
+    for name in ("sandbox_read", "sandbox_write"):
+        for number, where in enumerate(getattr(settings, name)):
+            if not where.startswith(("/", "~/")) or not where.strip("~/.") or "/../" in f"{where}/":
+                yield (name, number), f"{where!r} is no place; write a path from / or ~/ on, such as ~/.local"
     if settings.api:
         yield from _api_faults(settings.api)
 

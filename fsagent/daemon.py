@@ -23,11 +23,13 @@ from fsagent.home import WorkspaceHome
 from fsagent.intake import Intake
 from fsagent.lanes import Lanes
 from fsagent.memory import give_memory_back
-from fsagent.pipeline import Admitted, Again, Pipeline
+from fsagent.parking import Parking
+from fsagent.pipeline import Admitted, Again, Parked, Pipeline
 from fsagent.reporter import Reporter
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.watcher import ARRIVALS, CHANGES, Watcher
+from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
 from fsagent.workspace.runs import RunFolder, take_cancels
@@ -120,18 +122,26 @@ class Daemon:
             lambda run: self._stopping or self._lanes.cancelled(run),
         )  # fmt: skip
         self._lanes = Lanes(self._work, lambda: self._settings.max_runs, self.wake)
-        self._clock = Clock(self._book, self.settings, self.journal, self._lanes.has_task)
+        self._parking = Parking(
+            layout, self.settings, self.journal, Allowances(layout), self._pipeline.revise, self._resume, self.now
+        )
+        self._clock = Clock(
+            self._book,
+            self.settings,
+            self.journal,
+            lambda task: self._lanes.has_task(task) or self._parking.has_task(task),
+        )
         places = {
             "root": (layout.root, False, CHANGES), "inbox": (layout.inbox, True, ARRIVALS),
             "tasks": (layout.tasks, True, CHANGES), "drop": (layout.drop, False, ARRIVALS),
-            "cancel": (layout.cancel, False, ARRIVALS),
+            "cancel": (layout.cancel, False, ARRIVALS), "approvals": (layout.approvals, False, CHANGES),
         }  # fmt: skip
         ignored = {str(layout.status), str(layout.machine), str(layout.soul)}
         self._watcher = Watcher(places, self.wake, lambda path: path in ignored)
         self.journal.append("daemon started", pid=os.getpid(), version=__version__, workspace=str(layout.root))
         self._watcher.start()
         for folder in recovery.recover(layout, self._index):
-            self._intake.again(folder, datetime.fromtimestamp(0, UTC))
+            self._resume(folder)
         self._book.scan()
         self._clock.update(self.now())
         self._check_settings()
@@ -170,7 +180,8 @@ class Daemon:
         looked_again = False
         while not self._draining and not self.layout.stop.exists():
             wait = self.beat()
-            if self._lanes.waiting() or self._lanes.running() or self._intake.waiting() or self._intake.settling:
+            waiting = self._lanes.waiting() or self._lanes.running() or self._intake.waiting()
+            if waiting or self._intake.settling or self._parking.settling:
                 self._bell.wait(wait)
                 looked_again = False
             elif looked_again and wait > 0:
@@ -178,6 +189,7 @@ class Daemon:
             else:
                 self.wake("inbox")
                 self.wake("drop")
+                self.wake("approvals")
                 looked_again = True
 
     def beat(self) -> float:
@@ -199,6 +211,7 @@ class Daemon:
         self._status_due |= self._intake.look(
             self._settings.local(now), inbox=full or bool(woken & {"root", "inbox"}), drops=drops
         )
+        self._status_due |= self._parking.look(changed=full or bool(woken & {"root", "approvals"}))
         if full:
             self._scan_seconds = time.monotonic() - began
             self._next_scan = began + self._scan_seconds + self._settings.scan_interval
@@ -208,8 +221,7 @@ class Daemon:
         self._index.commit()
         admitting = not paused and not self._lanes.full()
         waits = [self._next_scan - time.monotonic(), self._intake.wait(self.now(), admitting=admitting)]
-        if due is not None:
-            waits.append(due)
+        waits += [rest for rest in (due, self._parking.wait()) if rest is not None]
         if self._status_due:
             waits.append(self._next_status - time.monotonic())
         return max(0.0, min(waits))
@@ -272,7 +284,7 @@ class Daemon:
             self._wishes.add(run)
             self.journal.append("cancel", run=run)
         for run in sorted(self._wishes):
-            folder = self._lanes.let_go(run)
+            folder = self._lanes.let_go(run) or self._parking.let_go(run)
             if folder is None and self._lanes.cancel(run):
                 continue
             folder = folder or self._intake.reach(run)
@@ -299,6 +311,8 @@ class Daemon:
             self._lanes.put(admitted)
         elif isinstance(admitted, Again):
             self._intake.again(folder, admitted.at)
+        elif isinstance(admitted, Parked):
+            self._parking.park(folder)
 
     def _work(self, runs: Sequence[Admitted]) -> None:
         """Called by the lanes on their own threads."""
@@ -321,8 +335,15 @@ class Daemon:
         if isinstance(outcome, Again):
             self._intake.again(outcome.folder, outcome.at)
             self.wake("cancel")
+        elif isinstance(outcome, Parked):
+            self._parking.park(outcome.folder)
+            self.wake("cancel")
         elif outcome is not None:
             ended.append(outcome)
+
+    def _resume(self, folder: RunFolder) -> None:
+        """Go on with a run whose questions are answered, before anything new."""
+        self._intake.again(folder, datetime.fromtimestamp(0, UTC))
 
     def _in_trouble(self, folder: RunFolder, error: Exception) -> None:
         """The disk did not take it: the run stays as it is and is gone on with later."""
@@ -354,8 +375,10 @@ class Daemon:
             waiting=self._intake.waiting() + self._lanes.waiting(),
             waiting_since=self._intake.waiting_since(),
             retries=self._intake.retries(),
+            approvals=self._parking.lines(),
             settings_fault=str(self._settings_fault or ""),
             unwatched=self._watcher.trouble,
-            companions=[trouble for companion in self._companions if (trouble := companion.trouble())],
+            companions=[f"api: {trouble}" for companion in self._companions if (trouble := companion.trouble())],
+            answers=self._parking.trouble(),
             scan_seconds=self._scan_seconds,
         )

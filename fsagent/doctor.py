@@ -11,12 +11,15 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from fsagent.config import Settings, load_settings
+from fsagent.config import FILE, Settings, load_settings, place_of
 from fsagent.errors import DocumentError, SettingsError
 from fsagent.extensions import unknown_names
 from fsagent.model import Fault
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
+from fsagent.tools.sandbox import standing
+from fsagent.workspace.allowed import Allowances
+from fsagent.workspace.approvals import explain_stray, names
 from fsagent.workspace.commands import read_command
 from fsagent.workspace.inbox import Inbox
 from fsagent.workspace.index import Index
@@ -36,7 +39,7 @@ class Report(Struct, frozen=True):
 
 
 def examine(layout: Layout) -> Report:
-    """Check settings, soul, tokens, tasks, commands, journal, runs and index. A daemon may run meanwhile."""
+    """Check settings, soul, tokens, approvals, tasks, commands, journal, runs and index. A daemon may run meanwhile."""
     faults = [*_places(layout), *_ignore_file(layout)]
     settings = Settings()
     try:
@@ -45,12 +48,19 @@ def examine(layout: Layout) -> Report:
         faults += error.faults
     runner = Runner(load_tools())
     faults += unknown_names(settings, layout.settings)
+    held, why = standing(settings)
+    if why:
+        faults.append(Fault(FILE, why, *place_of(layout.settings, ("sandbox",))))
     why = Soul(layout.soul, layout.locks / "soul.lock").read()[1]
     if why:
         faults.append(Fault("soul.md", why.removeprefix("soul.md ").removeprefix("soul.md: ")))
-    why = Tokens(layout).trouble()
-    if why:
-        faults.append(Fault(layout.name(layout.tokens), why))
+    for file, why in ((layout.tokens, Tokens(layout).trouble()), (layout.allowed, Allowances(layout).trouble())):
+        if why:
+            faults.append(Fault(layout.name(file), why))
+    for name in names(layout):
+        why = explain_stray(layout, name) or ""
+        if why:
+            faults.append(Fault(f"approvals/{name}", why))
     faults += [Fault(name, "is a sync conflict copy; it is never read. Merge it by hand, then remove it")
                for name in conflict_copies(layout.root)]  # fmt: skip
     tasks, task_faults = _tasks(layout, runner)
@@ -60,7 +70,8 @@ def examine(layout: Layout) -> Report:
     faults += [*task_faults, *command_faults, *journal_faults, *run_faults]
     looked = f"{tasks} tasks, {commands} waiting commands, {runs} runs and {records} journal records"
     found = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no faults"
-    return Report(faults, f"{found}; looked at settings, soul, {looked}")
+    held = f"; sandbox of programs: {held}" if held else ""
+    return Report(faults, f"{found}; looked at settings, soul, {looked}{held}")
 
 
 def _places(layout: Layout) -> Iterator[Fault]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from fsagent.config import Settings
 from fsagent.model import Fact, Run, Task, ToolCall
-from fsagent.tools.base import Remembered, TaskView
+from fsagent.tools.base import Remembered, Sandbox, TaskView
 from fsagent.workspace.index import Index
 from fsagent.workspace.runs import new_run_id
 from fsagent.workspace.soul import Soul
@@ -90,6 +91,16 @@ class WorkspaceHome:
 
     def status(self) -> str:
         return self._status()
+
+    def sandbox(self) -> Sandbox:
+        settings = self._settings()
+        return Sandbox(
+            on=settings.sandbox != "off",
+            network=settings.sandbox_network,
+            read=tuple(map(os.path.expanduser, settings.sandbox_read)),
+            write=tuple(map(os.path.expanduser, settings.sandbox_write)),
+            scratch=self._book.scratch,
+        )
 
     def _view(self, task: Task) -> TaskView:
         return task_view(task, self._book, self._index, self._settings(), self._now())

@@ -15,6 +15,7 @@ Trigger = Literal["inbox", "task", "http", "mcp", "cli"]
 Status = Literal["done", "failed", "refused", "interrupted", "waiting"]
 Report = Literal["auto", "always", "never"]
 OnError = Literal["stop", "continue"]
+Choice = Literal["once", "always", "refuse", "expired"]
 
 
 MAX_DOCUMENT = 1024 * 1024
@@ -68,6 +69,37 @@ class ToolResult(Struct, frozen=True):
     def ok(self) -> bool:
         """True when the call did what it was asked to."""
         return not self.error
+
+
+class Question(Struct, frozen=True, kw_only=True):
+    """A tool call that a person is to judge, as it would be made: its prepared arguments without what is default.
+
+    ``hash`` is the print of this one action of this run, ``call`` its number in the step, ``why`` the line of the
+    policy, ``effect`` that of the tool, ``preview`` shows people what it would do.
+    """
+
+    hash: str
+    call: int
+    tool: str
+    args: dict[str, Any]
+    subject: str
+    why: str
+    effect: str
+    preview: str = ""
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """What came of a question; ``hash`` is the question's.
+
+    Where a person changed the arguments, ``args`` are theirs, and ``action`` is the print of what that makes.
+    """
+
+    hash: str
+    decision: Choice
+    by: str = ""
+    comment: str = ""
+    args: dict[str, Any] | None = None
+    action: str = ""
 
 
 class Usage(Struct, frozen=True):

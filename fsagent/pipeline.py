@@ -21,17 +21,20 @@ from msgspec import Struct
 
 from fsagent import repeats
 from fsagent.attempts import tries, waits_until
-from fsagent.completion import Completion, Ended
+from fsagent.completion import Completion, Ended, is_news, words
 from fsagent.config import Settings
+from fsagent.consent import ApprovalNeeded, Consent, Place
 from fsagent.engines import engine_names, load_engine
 from fsagent.engines.base import Engine, Request
 from fsagent.errors import DocumentError
 from fsagent.files.atomic import sync_dir
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
-from fsagent.model import Command, Fault, Run, Step, ToolCall, Turn
+from fsagent.model import Command, Fault, Question, Run, Step, ToolCall, Trigger, Turn
 from fsagent.runner import Ending, Progress, Runner, Stopped, replay
 from fsagent.tools.base import Context, Home
+from fsagent.workspace import approvals
+from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.commands import read_command, steps_of
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
@@ -62,6 +65,12 @@ class Again(Struct, frozen=True):
     at: datetime
 
 
+class Parked(Struct, frozen=True):
+    """A run that waits until a person has answered what it asks."""
+
+    folder: RunFolder
+
+
 class Pipeline:
     """Carries commands through their runs. ``admit`` belongs to one thread, ``execute`` may be called by several.
 
@@ -84,11 +93,12 @@ class Pipeline:
         self._soul, self._home, self._runner = soul, home, runner
         self._now, self._stopping = now, stopping
         self._completion = Completion(layout, journal, index)
+        self._allowances = Allowances(layout)
         self._root: SafeRoot = tools_root(layout)
         self._engines: dict[str, Engine] = {}
         self._engine_names = ("auto", *engine_names())
 
-    def admit(self, folder: RunFolder) -> Admitted | Again | None:
+    def admit(self, folder: RunFolder) -> Admitted | Again | Parked | None:
         """Understand a run that has possession of its command; None if that alone settled it.
 
         A command that ended the daemon ``MAX_CRASHES`` times is given up before it is looked at again.
@@ -113,6 +123,8 @@ class Pipeline:
         if cancel:
             self._complete_one(self._end(folder, envelope, None, attempt, _cancelled(cancel, replay(events))))
             return None
+        if approvals.pending(folder):
+            return self._park(folder, envelope)
         waiting, now = waits_until(events), self._now()
         if waiting and waiting > now:
             return Again(folder, waiting)
@@ -148,8 +160,9 @@ class Pipeline:
             )  # fmt: skip
         self._journal.sync()
 
-    def execute(self, admitted: Admitted) -> Ended | Again | None:
-        """Run an admitted command that has begun to its end, or to a pause: a retry, or (None) a stop of the daemon."""
+    def execute(self, admitted: Admitted) -> Ended | Again | Parked | None:
+        """Run an admitted command that has begun to its end, or to a pause: a retry, a question, or (None) a stop of
+        the daemon."""
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
         folder.record("started", time=self._now().astimezone(UTC))
         try:
@@ -160,11 +173,20 @@ class Pipeline:
                 self.put_back(admitted)
                 return None
             ending = _cancelled(cancel, replay(folder.events()))
+        except ApprovalNeeded:
+            return self._park(folder, envelope)
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
             return self._retry(folder, envelope, admitted.attempt, ending.step.error)
         return self._end(folder, envelope, command, admitted.attempt, ending)
+
+    def revise(self, envelope: Envelope, step: int, call: int, tool: str, args: Mapping[str, Any]) -> Question:
+        """The question that a call makes as a person changed it. Raises ``ToolError`` for a mistake or a denied one."""
+        settings = self._settings()
+        context = self._context(envelope.run, envelope.trigger, settings.timeout)
+        consent = Consent(envelope.run, partial(settings.rules, envelope.trigger), {}, frozenset())
+        return self._runner.revise(Place(step, call), tool, args, context, consent)
 
     def complete(self, runs: Sequence[Ended]) -> list[tuple[Ended, Exception]]:
         """Publish and settle runs that have ended; gives those that the disk did not take."""
@@ -220,6 +242,12 @@ class Pipeline:
         self._completion.enlist(folder, envelope, is_open=True)
         return Again(folder, at)
 
+    def _park(self, folder: RunFolder, envelope: Envelope) -> Parked:
+        """Leave a run alone until a person has answered; listed as waiting."""
+        folder.close()
+        self._completion.enlist(folder, envelope, is_open=True)
+        return Parked(folder)
+
     def _tool_faults(self, steps: Sequence[ToolCall], file: str) -> list[Fault]:
         return [Fault(file, why, line, 0, "steps") for line, why in self._runner.faults(steps)]
 
@@ -241,12 +269,7 @@ class Pipeline:
 
     def _run(self, folder: RunFolder, command: Command, engine: Engine, progress: Progress) -> Ending:
         settings = self._settings()
-        deadline = time.monotonic() + command.timeout
-        context = Context(
-            root=self._root, home=self._home, now=lambda: settings.local(self._now()), run=folder.run,
-            trigger=command.trigger, seconds_left=lambda: deadline - time.monotonic(),
-            stopping=lambda: self._stopping(folder.run),
-        )  # fmt: skip
+        context = self._context(folder.run, command.trigger, command.timeout)
 
         def ask() -> Request:
             return Request(
@@ -266,8 +289,20 @@ class Pipeline:
                     sync_dir(self._layout.runs)
                     anchored = True
 
+        def standing(tool: str, subject: str) -> bool:
+            return self._allowances.allows(tool, subject, command.trigger)
+
         rules_of = partial(settings.rules, command.trigger)
-        return self._runner.run(engine, ask, context, rules_of, record, progress, command.retries > 0)
+        return self._runner.run(engine, ask, context, rules_of, record, progress, command.retries > 0, standing)
+
+    def _context(self, run: str, trigger: Trigger, timeout: float) -> Context:
+        """Where the tool calls of a run happen; its time begins now."""
+        deadline = time.monotonic() + timeout
+        return Context(
+            root=self._root, home=self._home, now=lambda: self._settings().local(self._now()), run=run,
+            trigger=trigger, seconds_left=lambda: deadline - time.monotonic(),
+            stopping=lambda: self._stopping(run),
+        )  # fmt: skip
 
     def _retry(self, folder: RunFolder, envelope: Envelope, attempt: int, error: str) -> Again:
         wait = min(self._settings().retry_wait * 2 ** (attempt - 1), MAX_RETRY_WAIT)
@@ -300,9 +335,9 @@ class Pipeline:
             changed=ending.changed,
             remembered=ending.remembered,
             usage=ending.usage,
-            publish=_is_news(envelope, step),
+            publish=is_news(envelope, step),
         )
-        run = Ended(folder, envelope, outcome, _words(envelope, outcome))
+        run = Ended(folder, envelope, outcome, words(envelope, outcome))
         self._completion.record(run, status=outcome.status)
         return run
 
@@ -331,28 +366,6 @@ def _cancelled(cancel: Cancel, progress: Progress) -> Ending:
     if progress.unknown:
         error += f" while {progress.unknown['tool']} was under way; it may have happened, or a part of it"
     return Ending(Step(status="interrupted", error=error), turns)
-
-
-def _is_news(envelope: Envelope, step: Step) -> bool:
-    """Whether a result lands in outbox/: what a person dropped always does, a task where it has something to say."""
-    if envelope.report != "auto":
-        return envelope.report == "always" or step.status == "waiting"
-    return step.status != "done" or (not step.quiet and bool(step.answer))
-
-
-def _words(envelope: Envelope, outcome: Outcome) -> str:
-    """The result for people."""
-    parts = [outcome.answer] if outcome.answer else []
-    if outcome.status == "done" and not parts:
-        parts.append("Done.")
-    if outcome.status in ("failed", "interrupted"):
-        word = "Failed" if outcome.status == "failed" else "Interrupted"
-        parts.append(f"**{word}:** {outcome.error}")
-    elif outcome.status == "refused" and outcome.error not in outcome.answer:
-        parts.append(f"**Refused:** {outcome.error}")
-    if outcome.status != "done" and envelope.trigger != "task":
-        parts.append("The command lies in `failed/`, as it was. To run it again, move it back to `inbox/`.")
-    return "\n\n".join(parts)
 
 
 def _where(error: BaseException) -> str:

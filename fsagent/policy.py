@@ -1,6 +1,7 @@
 """Who may do what: ``decide`` answers allow, ask or deny for a tool call, before it happens.
 
-Policy wraps tool calls from outside; no tool asks for leave itself. Limit: ``ask`` means deny until approvals exist.
+Policy wraps tool calls from outside; no tool asks for leave itself. How a person is asked, and what becomes of their
+answer, is in ``consent``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def decide(tool: str, subject: str, rules: Rules) -> Verdict:
     if decision == "allow":
         return Verdict("allow")
     if decision == "ask":
-        return Verdict("ask", f"{tool} needs an approval ({by}), and approvals are not built yet: it counts as denied")
+        return Verdict("ask", f"{tool} needs an approval ({by})")
     return Verdict("deny", f"{tool} is denied by the settings ({by}); only a person can allow it, in fsagent.yaml")
 
 

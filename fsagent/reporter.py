@@ -13,6 +13,7 @@ from fsagent.home import task_view
 from fsagent.memory import resident_bytes
 from fsagent.model import Run
 from fsagent.pipeline import Admitted
+from fsagent.tools.sandbox import standing
 from fsagent.workspace.inbox import Lying
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
@@ -47,13 +48,16 @@ class Reporter:
         waiting: int,
         waiting_since: datetime | None,
         retries: Sequence[tuple[datetime, str]],
+        approvals: Sequence[Line],
         settings_fault: str,
         unwatched: Mapping[str, str],
         companions: Sequence[str],
+        answers: Sequence[str],
         scan_seconds: float,
     ) -> Snapshot:
-        """The daemon at this moment; ``unwatched`` are places that cannot be watched, and why, ``companions`` what is
-        wrong with what runs beside it, ``scan_seconds`` how long the last look at every place took."""
+        """The daemon at this moment; ``approvals`` are the questions that wait, ``unwatched`` places that cannot be
+        watched, and why, ``companions`` what is wrong with what runs beside it, ``answers`` with files in approvals/,
+        ``scan_seconds`` how long the last look at every place took."""
         settings, now = self._settings(), self._now()
         tasks = self._book.tasks()
         views = [task_view(task, self._book, None, settings, now) for task in tasks[:MOST_TASKS]]
@@ -75,15 +79,18 @@ class Reporter:
             ),
             upcoming=limited((Line(name, rule) for _, name, rule in upcoming), 10, "and {} more tasks", more),
             last=tuple(_last(run, settings) for run in self._index.recent(20) if run.finished)[:10],
-            trouble=(*self._trouble(settings, settings_fault, unwatched), *(f"api: {each}" for each in companions)),
+            approvals=limited(approvals, 20, "and {} more"),
+            trouble=(*self._trouble(settings, settings_fault, unwatched), *companions, *answers),
             scan_seconds=scan_seconds,
             memory=resident_bytes(),
+            sandbox=standing(settings)[0],
         )
 
     def _trouble(self, settings: Settings, settings_fault: str, unwatched: Mapping[str, str]) -> list[str]:
         """What a person should look at."""
         found = [f"{settings_fault} (the settings before stay in force)"] if settings_fault else []
         found += [str(fault) for fault in unknown_names(settings)]
+        found += filter(None, [standing(settings)[1]])
         found += [str(error) for error in self._book.broken().values()]
         why = self._soul.read()[1]
         if why:

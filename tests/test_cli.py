@@ -443,12 +443,11 @@ def test_a_stop_is_heard_while_nothing_happens(agent: Agent) -> None:
 def start_slow(agent: Agent, settings: str, seconds: float) -> None:
     """A daemon with a program under way."""
     agent.layout.settings.write_text(QUICK + "tools: {shell: allow}\n" + settings)
+    (agent.root / "work").mkdir()
     agent.start()
-    agent.drop(
-        "slow.md",
-        f"---\nsteps:\n  - shell: {{command: 'touch begun; sleep {seconds}; touch ended', shell: true}}\n---\n",
-    )
-    wait_for((agent.root / "begun").exists, "it runs")
+    line = f"touch work/begun; sleep {seconds}; touch work/ended"
+    agent.drop("slow.md", f"---\nsteps:\n  - shell: {{command: '{line}', shell: true}}\n---\n")
+    wait_for((agent.root / "work" / "begun").exists, "it runs")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
@@ -456,7 +455,7 @@ def test_a_stop_finishes_what_runs(agent: Agent, number: int, code: int) -> None
     start_slow(agent, "shutdown_wait: 30s\n", 1.0)
     agent.drop("later.md", "My name is Alice.")
     assert agent.stop(number) == code
-    assert (agent.root / "ended").exists()
+    assert (agent.root / "work" / "ended").exists()
     assert agent.result("slow.md")["status"] == "done"
     assert "daemon stopped" in agent.output()
     assert "Traceback" not in agent.output()

@@ -76,11 +76,16 @@ settle_renamed: 0s
 scan_interval: 0.5s
 attachment_wait: 1d
 shutdown_wait: 2s
+approval_timeout: 2d
 tools:
   shell: {"df *": allow, "*": ask}
   write: deny
 triggers:
   http: {shell: deny}
+sandbox: off
+sandbox_network: true
+sandbox_read: ~/.local
+sandbox_write: [/srv/data]
 api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://home.example.org"], rate: 7}
 """
     settings = load(tmp_path, text)
@@ -113,6 +118,13 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("max_runs: 65", "must be between 1 and 64"),
         ("scan_interval: 0s", "must be at least"),
         ("shutdown_wait: -1s", "is no duration"),
+        ("approval_timeout: 0.5s", "must be at least 1s"),
+        ("sandbox: maybe", "sandbox: cannot be 'maybe'"),
+        ("sandbox_network: some", "must be true or false"),
+        ("sandbox_read: [relative]", "write a path from / or ~/ on, such as ~/.local"),
+        ("sandbox_read: /", "is no place"),
+        ("sandbox_write: [~/]", "is no place"),
+        ("sandbox_write: [/srv/../etc]", "is no place"),
         ("tools: allow", "must be a map"),
         ("tools: [shell]", "must be a map"),
         ("tools: {shell: maybe}", "must be allow, ask or deny"),

@@ -26,7 +26,7 @@ FLOORS = {
     0: ["fsagent", "errors", "model"],
     1: ["config", "extensions", "facts", "files", "memory", "outline", "statements", "vocabulary"],
     2: ["workspace"],
-    3: ["policy", "tools", "engines", "runner"],
+    3: ["policy", "consent", "tools", "engines", "runner"],
     4: [
         "bell",
         "attempts",
@@ -38,6 +38,7 @@ FLOORS = {
         "home",
         "intake",
         "lanes",
+        "parking",
         "pipeline",
         "recovery",
         "repeats",
@@ -47,7 +48,7 @@ FLOORS = {
     5: ["__main__", "faces"],
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
-LEFT, RIGHT = {"workspace"}, {"policy", "tools", "engines", "runner"}
+LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "runner"}
 PURE_TEXT = {"facts", "outline", "statements", "vocabulary"}
 DISK = {"os", "pathlib", "io", "shutil", "tempfile", "sqlite3", "subprocess", "socket", "fcntl"}
 AT_THE_COUNTER = {"fsagent.foreground", "fsagent.doctor"}  # what cli.py may start on behalf of a person

@@ -656,3 +656,37 @@ def test_large_answers_are_squeezed_for_who_takes_that(live: Api) -> None:
     assert small.content == plain.content
     refused = live.client.get(path, headers={"Accept-Encoding": "gzip;q=0"})
     assert "content-encoding" not in refused.headers
+
+
+# approvals
+
+
+def test_a_question_is_answered_by_http(agent: Agent) -> None:
+    agent.layout.settings.write_text(SETTINGS.replace("shell: allow", "append: ask") + API)
+    with open_api(agent) as api:
+        first, second = (api.command(f"Add {word} to log.txt", wait=0)["run"] for word in ("milk", "eggs"))
+        waiting = wait_for(lambda: len(found := api.get("/v1/approvals")["approvals"]) == 2 and found, "both are asked")
+        assert [view["run"] for view in waiting] == [first, second]
+        assert (waiting[0]["trigger"], waiting[0]["by"]) == ("http", "owner")
+        question = waiting[0]["questions"][0]
+        assert (question["tool"], question["subject"], question["what"]) == ("append", "log.txt", "add to `log.txt`")
+        assert question["args"] == {"path": "log.txt", "text": "milk"}
+        assert "+milk" in question["preview"]
+        assert api.get(f"/v1/runs/{first}")["run"]["status"] == "waiting"
+        where = [f"/v1/approvals/{view['id']}" for view in waiting]
+        says(api.client.post(where[0], json={"decision": "yes"}), 422, "decision")
+        says(api.client.post(where[0], json={"decision": "once", "question": 2}), 404, "there is no question 2")
+        says(api.client.post("/v1/approvals/zzz", json={"decision": "once"}), 404, "there is no open question 'zzz'")
+        with Api(agent, "command", "read", name="ha") as other:
+            says(other.client.post(where[0], json={"decision": "once"}), 403, "the scope 'approve'")
+        with Api(agent, "approve", name="phone") as phone:
+            answer = phone.client.post(where[0], json={"decision": "once"})
+            assert (answer.status_code, answer.json()["open"]) == (200, [])
+        done = api.ends(first)
+        assert done["run"]["status"] == "done"
+        answered = next(step for step in done["steps"] if step["event"] == "answered")
+        assert answered["answers"][0]["by"] == "http phone"
+        assert api.client.post(where[1], json={"decision": "refuse", "comment": "no eggs"}).status_code == 200
+        assert "a person refused append: no eggs" in api.ends(second)["result"]
+        assert (agent.root / "log.txt").read_text() == "milk\n"
+        says(api.client.post(where[0], json={"decision": "once"}), 404)

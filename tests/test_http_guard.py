@@ -89,11 +89,11 @@ def test_a_secret_in_a_url_is_refused_with_advice(live: Api) -> None:
 
 def test_what_a_token_may_do(live: Api) -> None:
     rights = {
-        "read": ["GET /v1/runs", "GET /healthz", "GET /metrics", "GET /v1/soul"],
+        "read": ["GET /v1/runs", "GET /healthz", "GET /metrics", "GET /v1/soul", "GET /v1/approvals"],
         "command": ["POST /v1/commands", "POST /v1/runs/x/cancel", "POST /v1/runs/x/retry", "POST /v1/tasks/x/run",
                     "POST /v1/tasks/x/pause", "POST /v1/tasks/x/resume"],
         "admin": ["PUT /v1/soul"],
-        "approve": [],
+        "approve": ["POST /v1/approvals/x"],
     }  # fmt: skip
     for mine in rights:
         with Api(live.agent, mine, name=f"only-{mine}") as api:

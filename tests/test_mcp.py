@@ -126,9 +126,11 @@ def test_what_is_offered(agent: Agent, era: str) -> None:
                 for name, field in tool.input_schema["properties"].items():
                     assert field["description"], f"{tool.name}.{name}"
             reads = {name for name, tool in tools.items() if tool.annotations.read_only_hint}
-            assert reads == {"get_result", "list_runs", "search", "status", "list_tasks", "read_soul"}
+            assert reads == {
+                "get_result", "list_runs", "search", "status", "list_tasks", "list_approvals", "read_soul",
+            }  # fmt: skip
             destroys = {name for name, tool in tools.items() if tool.annotations.destructive_hint}
-            assert destroys == {"send_command", "cancel_run", "retry_run", "run_task", "forget"}
+            assert destroys == {"send_command", "cancel_run", "retry_run", "run_task", "decide_approval", "forget"}
             assert tools["send_command"].annotations.open_world_hint
             assert tools["remember"].annotations.idempotent_hint
 
@@ -191,6 +193,34 @@ def test_every_tool(agent: Agent, era: str) -> None:
             assert "The router is a Fritzbox" in await words(client, "search", query="fritzbox")
             found = await call(client, "list_runs", status="failed")
             assert [line["run"] for line in found["runs"]] == [again["run"], failed["run"]]
+
+    run(work())
+
+
+def test_a_question_is_answered_by_mcp(agent: Agent) -> None:
+    agent.layout.settings.write_text(SETTINGS.replace("shell: allow", "append: ask"))
+    agent.start()
+
+    async def work() -> None:
+        async with talk(agent) as client:
+            assert await words(client, "list_approvals") == "nothing waits for an answer"
+            handed = await call(client, "send_command", text="Add milk to log.txt", wait=60)
+            assert handed["status"] == "waiting"
+            assert "It waits for a person's answer" in handed["note"], "there is nothing to wait for"
+
+            async def asked() -> Any:
+                return (await call(client, "list_approvals"))["approvals"]
+
+            (view,) = await until(asked, "it is asked")
+            assert view["questions"][0]["args"] == {"path": "log.txt", "text": "milk"}
+            assert "add to `log.txt`" in await words(client, "list_approvals")
+            assert "there is no open question" in await refused(client, "decide_approval", id="x", decision="once")
+            assert "decision" in await refused(client, "decide_approval", id=view["id"], decision="yes")
+            done = await words(client, "decide_approval", id=view["id"], decision="once")
+            assert done == f"once: add to `log.txt` (run {view['run']})."
+            result = await call(client, "get_result", run=view["run"], wait=30)
+            assert result["status"] == "done"
+            assert (agent.root / "log.txt").read_text() == "milk\n"
 
     run(work())
 
@@ -294,8 +324,9 @@ def test_the_same_id_is_done_once(live: Agent) -> None:
 
 
 def slow(name: str, seconds: float) -> str:
-    command = f"touch {name}-begun; sleep {seconds}; touch {name}-ended"
-    return f"---\nsteps:\n  - shell: {{command: '{command}', shell: true}}\n---\n"
+    command = f"touch marks/{name}-begun; sleep {seconds}; touch marks/{name}-ended"
+    shell = f"{{command: '{command}', shell: true}}"
+    return f"---\nsteps:\n  - write: {{path: marks/{name}, text: a folder}}\n  - shell: {shell}\n---\n"
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -304,11 +335,11 @@ def test_cancelling_the_request_ends_the_waiting_only(live: Agent, era: str) -> 
         async with talk(live, era) as client:
             name = f"patient-{era}"
             asking = asyncio.create_task(client.call_tool("send_command", {"text": slow(name, 0.5), "wait": 60}))
-            await asyncio.to_thread(wait_for, (live.root / f"{name}-begun").exists, "the run is under way")
+            await asyncio.to_thread(wait_for, (live.root / "marks" / f"{name}-begun").exists, "the run is under way")
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             assert (await call(client, "status"))["alive"], "the session goes on"
-            await asyncio.to_thread(wait_for, (live.root / f"{name}-ended").exists, "the command is done")
+            await asyncio.to_thread(wait_for, (live.root / "marks" / f"{name}-ended").exists, "the command is done")
 
     run(work())
 
@@ -319,7 +350,7 @@ def test_cancel_run_ends_the_run_and_others_are_served_meanwhile(live: Agent) ->
             sent = await call(client, "send_command", text=slow("endless", 60))
             assert sent["status"] in ("waiting", "running")
             waits = [asyncio.create_task(call(client, "get_result", run=sent["run"], wait=60)) for _ in range(40)]
-            await asyncio.to_thread(wait_for, (live.root / "endless-begun").exists, "the run is under way")
+            await asyncio.to_thread(wait_for, (live.root / "marks" / "endless-begun").exists, "the run is under way")
             begin = time.monotonic()
             for _ in range(10):
                 await call(client, "status")
@@ -328,7 +359,7 @@ def test_cancel_run_ends_the_run_and_others_are_served_meanwhile(live: Agent) ->
             assert ended["status"] in ("failed", "interrupted", "refused")
             assert "cancelled by mcp" in ended["error"]
             assert all(each["run"] == sent["run"] and each["error"] == ended["error"] for each in await _all(waits))
-            assert not (live.root / "endless-ended").exists()
+            assert not (live.root / "marks" / "endless-ended").exists()
 
     run(work())
 
@@ -665,11 +696,11 @@ def test_over_http(live: Agent, era: str) -> None:
             await client.call_tool("send_command", {"text": text, "wait": 30}, progress_callback=hear)
             assert told[-1] == "running, 1 step so far"
             asking = asyncio.create_task(call(client, "send_command", text=slow(f"web-{era}", 0.5), wait=60))
-            await asyncio.to_thread(wait_for, (live.root / f"web-{era}-begun").exists, "the run is under way")
+            await asyncio.to_thread(wait_for, (live.root / "marks" / f"web-{era}-begun").exists, "the run is under way")
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
             assert (await call(client, "status"))["alive"]
-            await asyncio.to_thread(wait_for, (live.root / f"web-{era}-ended").exists, "the command is done")
+            await asyncio.to_thread(wait_for, (live.root / "marks" / f"web-{era}-ended").exists, "the command is done")
             journal = "".join(path.read_text() for path in live.layout.runs.glob(f"{done['run']}/steps.jsonl"))
             assert '"by":"phone"' in journal
 
@@ -825,7 +856,7 @@ def test_the_end_of_stdin_ends_the_process_at_once(agent: Agent) -> None:
     ask = {"name": "send_command", "arguments": {"text": slow("deep", 30), "wait": 300}}
     send(process, INIT, {"jsonrpc": "2.0", "method": "notifications/initialized"},
          {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": ask})  # fmt: skip
-    wait_for((agent.root / "deep-begun").exists, "the call waits")
+    wait_for((agent.root / "marks" / "deep-begun").exists, "the call waits")
     begin = time.monotonic()
     out, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0

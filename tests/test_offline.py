@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cells import Programs
 from fsagent.config import Rules
 from fsagent.engines import engine_names, load_engine
 from fsagent.engines.base import Request
@@ -48,7 +49,7 @@ def command(steps: str, body: str = "", **envelope: Any) -> Command:
 
 def run(folder: Path, what: Command, time_format: str = "%Y-%m-%d %H:%M:%S", allow: str = "allow") -> Ending:
     context = Context(
-        root=SafeRoot(folder), home=cast(Any, None), now=lambda: NOW, run="r1", trigger="inbox",
+        root=SafeRoot(folder), home=cast(Any, Programs(folder, "off")), now=lambda: NOW, run="r1", trigger="inbox",
         seconds_left=lambda: 60.0, stopping=lambda: False,
     )  # fmt: skip
     request = Request(command=what, soul="", now=NOW, run="r1", time_format=time_format)

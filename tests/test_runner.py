@@ -98,6 +98,7 @@ class World:
         self.seconds = 60.0
         self.stop = False
         self.rules: dict[str, Rule] = {}
+        self.standing: Callable[[str, str], bool] = lambda tool, subject: False
         mark = Mark(self.marks, plan)
         self.tools = tools or {"mark": mark, "repeatable": Repeatable(self.marks), "look": Look(self.marks)}
 
@@ -125,7 +126,9 @@ class World:
         def rules_of(tool: str) -> Rules:
             return [(f"tools: {tool}", self.rules.get(tool, "allow"))]
 
-        return Runner(self.tools).run(engine, ask, context, rules_of, self.record, replay(self.records), repeat)
+        return Runner(self.tools).run(
+            engine, ask, context, rules_of, self.record, replay(self.records), repeat, self.standing
+        )
 
     def marked(self) -> list[str]:
         return self.marks.read_text().split() if self.marks.exists() else []
@@ -207,7 +210,7 @@ def test_faults_of_a_playbook_carry_their_lines(world: World) -> None:
     assert [line for line, _ in Runner(world.tools).faults(calls)] == [4, 5]
 
 
-@pytest.mark.parametrize("rule", ["deny", "ask", {"b*": "allow"}])
+@pytest.mark.parametrize("rule", ["deny", {"b*": "allow"}, {"a": "deny", "*": "ask"}])
 def test_a_denied_call_never_happens_and_leaves_no_intent(world: World, rule: Rule) -> None:
     world.rules["mark"] = rule
     ending = world.run(Script(mark("a")))

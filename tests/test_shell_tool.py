@@ -1,8 +1,12 @@
-"""The shell tool, with real processes. Every process that a test starts carries a mark of its own in its arguments."""
+"""The shell tool, with real processes, under each rung of the sandbox and without one.
+
+Every process that a test starts carries a mark of its own in its arguments. What holds programs in is in test_sandbox.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +19,7 @@ from uuid import uuid4
 
 import pytest
 
+from cells import RUNGS, Programs, put_in_force
 from fsagent.errors import ToolError
 from fsagent.model import ToolResult
 from fsagent.tools.shell import Shell, ShellArgs
@@ -22,6 +27,8 @@ from test_file_tools import context_for
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="whole trees are ended on Linux only")
 PATIENCE = 15.0
+PYTHON = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin") or sys.executable
+RUNG = "off"
 
 # A process that leaves its session and its parent, twice, and then waits; argv[1] is the mark, argv[2] a file to touch.
 DAEMON = """
@@ -66,15 +73,27 @@ def mark() -> Iterator[str]:
         os.kill(pid, signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True, params=RUNGS)
+def rung(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """What holds the programs of this test in."""
+    put_in_force(request.param, monkeypatch, tmp_path_factory.mktemp("bin"))
+    monkeypatch.setattr(sys.modules[__name__], "RUNG", request.param)
+    return request.param
+
+
 def run(folder: Path, command: str | list[str], **more: Any) -> ToolResult:
     settings = {name: more.pop(name) for name in ("stopping", "seconds_left", "max_output") if name in more}
+    settings["home"] = Programs(folder, RUNG)
     return Shell().run(ShellArgs(command, **more), context_for(folder, **settings))
 
 
 def background(mark: str, ready: Path, *more: str) -> str:
     """A line for ``sh`` that starts the daemon above and waits until it is there."""
+    ready.parent.mkdir()
     (ready.parent / "daemon.py").write_text(DAEMON)
-    start = f"{sys.executable} -S daemon.py {mark} {ready} {' '.join(more)}"
+    start = f"{PYTHON} -S {ready.parent}/daemon.py {mark} {ready} {' '.join(more)}"
     return f"{start} & while ! test -e {ready}; do sleep 0.01; done"
 
 
@@ -124,15 +143,20 @@ def test_a_list_cannot_be_a_line_for_a_shell(tmp_path: Path) -> None:
         run(tmp_path, ["ls"], shell=True)
 
 
-def test_the_environment_is_bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rung: str) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "abc")
     monkeypatch.setenv("TZ", "Europe/Lisbon")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:.::{os.environ['PATH']}")
     lines = dict(line.split("=", 1) for line in run(tmp_path, "env").text.splitlines())
     assert lines.pop("PATH").startswith("/")
-    assert lines.pop("HOME") == str(tmp_path)
+    home = lines.pop("HOME")
+    if rung == "off":
+        assert home == str(tmp_path)
+    else:
+        assert home == lines.pop("TMPDIR")
+        assert not os.path.exists(home) or home == "/tmp"
     assert lines.pop("TZ") == "Europe/Lisbon"
-    assert set(lines) <= {"LANG", "LC_ALL", "LC_CTYPE", "TERM"}
+    assert set(lines) <= {"LANG", "LC_ALL", "LC_CTYPE", "TERM", "PWD"}
     assert str(tmp_path) not in run(tmp_path, ["sh", "-c", "echo $PATH"]).text
     assert run(tmp_path, "pwd").text == str(tmp_path)
 
@@ -158,7 +182,9 @@ def test_a_failure_has_the_code_and_the_last_lines(tmp_path: Path) -> None:
     with pytest.raises(ToolError) as caught:
         run(tmp_path, "seq 100; echo why >&2; exit 3", shell=True)
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("ended with code 3")
+    assert "ended with code 3" in lines[0]
+    assert lines[0].endswith("ended with code 3") == (RUNG == "off")
+    assert (f"in the sandbox: {RUNG}, no network" in lines[0]) == (RUNG != "off")
     assert lines[-1] == "why"
     assert len(lines) == 22
     assert not caught.value.retryable
@@ -222,7 +248,7 @@ def test_it_ends_with_the_run_and_with_the_daemon(tmp_path: Path, mark: str) -> 
 @LINUX
 @pytest.mark.parametrize("stubborn", [(), ("stubborn",)])
 def test_what_was_left_in_the_background_does_not_outlive_the_command(tmp_path: Path, mark: str, stubborn: Any) -> None:
-    result = run(tmp_path, background(mark, tmp_path / "ready", *stubborn) + "; echo done", shell=True)
+    result = run(tmp_path, background(mark, tmp_path / "work" / "ready", *stubborn) + "; echo done", shell=True)
     assert result.text == "done\n(what it had left running was ended with it)"
     assert alive(mark) == []
 
@@ -230,8 +256,8 @@ def test_what_was_left_in_the_background_does_not_outlive_the_command(tmp_path: 
 @LINUX
 def test_a_time_out_ends_what_left_its_session_and_parent(tmp_path: Path, mark: str) -> None:
     with pytest.raises(ToolError, match="took longer"):
-        run(tmp_path, background(mark, tmp_path / "ready", "stubborn") + "; sleep 600", shell=True, timeout=2)
-    assert (tmp_path / "ready").exists()
+        run(tmp_path, background(mark, tmp_path / "work" / "ready", "stubborn") + "; sleep 600", shell=True, timeout=2)
+    assert (tmp_path / "work" / "ready").exists()
     assert alive(mark) == []
 
 
@@ -247,18 +273,20 @@ CALLER = """
 import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
+import test_shell_tool
 from test_shell_tool import background, run
-run(Path({folder!r}), background({mark!r}, Path({folder!r}, "ready"), "stubborn") + "; sleep 600", shell=True)
+test_shell_tool.RUNG = {rung!r}
+run(Path({folder!r}), background({mark!r}, Path({folder!r}, "work", "ready"), "stubborn") + "; sleep 600", shell=True)
 """
 
 
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_the_tree_ends_when_its_caller_is_killed(tmp_path: Path, mark: str, number: signal.Signals) -> None:
-    code = CALLER.format(path=[str(Path(__file__).parent), *sys.path], folder=str(tmp_path), mark=mark)
+def test_the_tree_ends_when_its_caller_is_killed(tmp_path: Path, mark: str, number: signal.Signals, rung: str) -> None:
+    code = CALLER.format(path=[str(Path(__file__).parent), *sys.path], folder=str(tmp_path), mark=mark, rung=rung)
     caller = subprocess.Popen([sys.executable, "-c", code, mark], stderr=subprocess.DEVNULL)
     try:
-        until((tmp_path / "ready").exists)
+        until((tmp_path / "work" / "ready").exists)
         assert len(alive(mark)) >= 4  # the caller, the supervisor, sh, and the one in the background
     finally:
         caller.send_signal(number)
@@ -267,7 +295,14 @@ def test_the_tree_ends_when_its_caller_is_killed(tmp_path: Path, mark: str, numb
 
 
 @LINUX
-def test_a_command_dies_with_its_supervisor(tmp_path: Path, mark: str) -> None:
+def test_a_command_dies_with_its_supervisor_and_cannot_end_it_from_a_sandbox(
+    tmp_path: Path, mark: str, rung: str
+) -> None:
+    if rung != "off":
+        assert run(tmp_path, "kill -9 $PPID; kill -TERM $PPID 2>&-; exec echo still here", shell=True).text.endswith(
+            "still here"
+        )
+        return
     with pytest.raises(ToolError, match="supervisor was killed"):
         run(tmp_path, ["sh", "-c", "kill -9 $PPID; exec sleep 600", mark])
     until(lambda: not alive(mark))

@@ -118,6 +118,14 @@ class SafeRoot:
                 raise
             os.fsync(walk.folder)
 
+    def reserved(self, name: str) -> Literal["", "write", "read"]:
+        """What a name directly in the root is reserved for: nothing, writing, or even reading."""
+        return self._reserved.rank(name)
+
+    def readable(self, part: str) -> list[str]:
+        """The folders in places reserved for reading that may be read, with ``part`` in the place of each ``*``."""
+        return self._reserved.readable(part)
+
     def list_dir(self, path: str = ".") -> list[Entry]:
         """What lies in a folder, sorted by name; places reserved for reading are left out."""
         parts = self._parts(path)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from stat import S_ISLNK
-from typing import NamedTuple, NoReturn
+from typing import Literal, NamedTuple, NoReturn
 
 from fsagent.errors import UnsafePathError
 from fsagent.files.names import fold
@@ -49,6 +49,14 @@ class Reserved:
     def hides(self, name: str) -> bool:
         """True if this name in the root may not even be read."""
         return fold(name) in self._read
+
+    def rank(self, name: str) -> Literal["", "write", "read"]:
+        """What this name in the root is reserved for."""
+        return "read" if self.hides(name) else "write" if fold(name) in self._write else ""
+
+    def readable(self, part: str) -> list[str]:
+        """The readable folders, with ``part`` for each ``*``."""
+        return ["/".join(part if each == "*" else each for each in pattern) for pattern in self._readable]
 
     def check(self, parts: Sequence[str], path: str, *, write: bool) -> None:
         """Refuse ``parts`` (of ``path``, as it was written) where they name a reserved place."""

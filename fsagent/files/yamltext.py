@@ -83,6 +83,18 @@ class _QuotingRepresenter(SafeRepresenter):
 _QuotingRepresenter.add_representer(str, _QuotingRepresenter.represent_text)
 
 
+class _BlockRepresenter(_QuotingRepresenter):
+    """Writes text of several lines as the lines that it has, where YAML can."""
+
+    def represent_text(self, data: str) -> Any:
+        if "\n" not in data:
+            return super().represent_text(data)
+        return self.represent_scalar("tag:yaml.org,2002:str", data, "|")
+
+
+_BlockRepresenter.add_representer(str, _BlockRepresenter.represent_text)
+
+
 class _Yaml(YAML):
     """ruamel's own ``YAML`` looks through its folder for plug-ins each time it is made; we use none."""
 
@@ -186,10 +198,13 @@ def _written_anew(data: CommentedMap, text: str, key: str, value: str) -> str:
     return out.getvalue()
 
 
-def dump_mapping(data: Mapping[str, Any]) -> str:
-    """Typed YAML for what we write ourselves: any YAML reader gets the same values back, in the same order."""
+def dump_mapping(data: Mapping[str, Any], *, blocks: bool = False) -> str:
+    """Typed YAML for what we write ourselves: any YAML reader gets the same values back, in the same order.
+
+    With ``blocks`` a text of several lines stands there as lines, for people to edit.
+    """
     yaml = _Yaml(typ="safe")
-    yaml.Representer = _QuotingRepresenter
+    yaml.Representer = _BlockRepresenter if blocks else _QuotingRepresenter
     yaml.default_flow_style = False
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel types its default only
     yaml.width = 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
@@ -33,6 +34,17 @@ class TaskView(Struct, frozen=True):
     state: str
     last: datetime | None = None
     next: datetime | None = None
+
+
+class Sandbox(Struct, frozen=True, kw_only=True):
+    """How programs are to be locked in (see the settings). ``scratch`` is a folder on the workspace's file system, out
+    of every tool's reach, for what belongs to one call. The default is not at all."""
+
+    on: bool = False
+    network: bool = False
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    scratch: Path = Path()
 
 
 class Home(Protocol):
@@ -76,6 +88,10 @@ class Home(Protocol):
 
     def status(self) -> str:
         """The present status, in words."""
+        ...
+
+    def sandbox(self) -> Sandbox:
+        """How programs are to be locked in, as the settings say now."""
         ...
 
 
@@ -127,6 +143,13 @@ class Tool(ABC, Generic[A]):
     def subject(self, args: A) -> str:
         """What policy patterns are matched against: exactly what will be used (a path, a command line, a URL)."""
         return str(getattr(args, self.main))
+
+    def preview(self, args: A, context: Context) -> str:
+        """What the call would do, for a person who is to approve it: a diff, a whole request. Only reads.
+
+        Empty where subject and arguments say it all. Raises as ``run`` does where the call could not be made now.
+        """
+        return ""
 
     def before(self, args: A, context: Context) -> dict[str, Any] | None:
         """What to record with the intent, so that ``happened`` can tell after a crash."""

@@ -82,6 +82,15 @@ class Write(FileTool[TextArgs]):
         shown = note(path, f"{unknown} was replaced by {count(len(new), 'byte')}") if unknown else diff(path, old, new)
         return ToolResult(text=f"wrote {path} ({count(len(args.text), 'character')})", changed=(path,), diff=shown)
 
+    def preview(self, args: TextArgs, context: Context) -> str:
+        """The diff from what stands there now."""
+        path = relative(args.path, context.root)
+        new = _encoded(args.text, "utf-8")
+        old, unknown = _standing(path, context.root)
+        return (
+            note(path, f"{unknown} will be replaced by {count(len(new), 'byte')}") if unknown else diff(path, old, new)
+        )
+
 
 class Append(FileTool[TextArgs]):
     """Add whole lines to the end of a file."""
@@ -103,6 +112,18 @@ class Append(FileTool[TextArgs]):
             finally:
                 os.close(fd)
         return self._done(path, args, size, added)
+
+    def preview(self, args: TextArgs, context: Context) -> str:
+        """The lines where they would be added now."""
+        path = relative(args.path, context.root)
+        with on_disk(path):
+            try:
+                with _reading(context.root, path) as fd:
+                    size = os.fstat(fd).st_size
+                    added = _added(args.text, fd, size)
+            except FileNotFoundError:
+                return diff(path, None, _encoded(args.text.replace("\r\n", "\n").removesuffix("\n") + "\n", "utf-8"))
+        return appended(path, added.head, size, added.raw, closes=added.closes)
 
     def before(self, args: TextArgs, context: Context) -> dict[str, Any] | None:
         """The file's size and a checksum of its last bytes."""
@@ -156,6 +177,13 @@ class Edit(FileTool[EditArgs]):
             new, line = _edited(args, old)
             context.root.replace(path, new)
         return self._done(path, line, diff(path, old, new))
+
+    def preview(self, args: EditArgs, context: Context) -> str:
+        """The diff of the edit as the file is now."""
+        path = relative(args.path, context.root)
+        with on_disk(path):
+            old = context.root.read(path, MAX_EDIT + 1)
+        return diff(path, old, _edited(args, old)[0])
 
     def before(self, args: EditArgs, context: Context) -> dict[str, Any] | None:
         """Checksums of the file as it is and as it will be."""

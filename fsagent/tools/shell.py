@@ -1,8 +1,9 @@
 """The tool that runs programs: shell.
 
-The command runs in the workspace folder with a bare environment, under a supervisor (``supervise``) that ends its
-whole tree: at its end, at its time-out, when the daemon stops, and when the daemon is killed. Limits: no sandbox (it
-may do what the daemon's user may), and the tree is only complete on Linux; elsewhere its process group is ended.
+The command runs in the workspace folder with a bare environment, locked in (``sandbox``) unless the settings say
+otherwise, under a supervisor (``supervise``) that ends its whole tree: at its end, at its time-out, when the daemon
+stops, and when the daemon is killed. Limits: the sandbox's own; with ``sandbox: off`` it may do what the daemon's user
+may, and elsewhere than on Linux only its process group is ended.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fsagent.errors import ToolError
 from fsagent.files.fields import format_duration
 from fsagent.model import ToolResult
 from fsagent.tools.base import Context, Tool
+from fsagent.tools.sandbox import Cell, cell
 from fsagent.tools.text import seconds
 
 if TYPE_CHECKING:
@@ -71,17 +73,23 @@ class Shell(Tool[ShellArgs]):
         if allowed <= 0:
             raise ToolError("the run has no time left")
         output = _Output(context.max_output)
-        outcome, detail, left = (*_supervised(argv, args.stdin, allowed, context, output).split(), "", "")[:3]
+        with cell(context.home.sandbox(), context) as locked:
+            outcome, detail, left = _supervised(argv, args.stdin, allowed, context, output, locked)
+            notes = [f"\n({note})" for note in locked.bring_out(context)]
         text = output.text()
+        if left:
+            notes.append("\n(what it had left running was ended with it)")
         if (outcome, detail) == ("exit", "0"):
-            note = "\n(what it had left running was ended with it)" if left else ""
-            return ToolResult(text=(text or "(no output)") + note, data={"code": 0})
+            return ToolResult(text=(text or "(no output)") + "".join(notes), data={"code": 0})
         why = "the run's time is up"
         if context.stopping():
             why = "the daemon stops"
         elif outcome == "timeout" and allowed >= timeout:
             why = f"it took longer than {format_duration(timeout)}"
-        raise ToolError(_failure(argv, outcome, detail, why) + _last(text))
+        held = f" (in the sandbox: {locked.words})" if locked.words and outcome in ("exit", "error", "signal") else ""
+        raise ToolError(
+            _failure(argv, outcome, detail, why) + held + _last(text) + "".join(notes[: -1 if left else None])
+        )
 
 
 def _argv(args: ShellArgs) -> list[str]:
@@ -113,22 +121,29 @@ def operator_in(command: str) -> str:
     return found[0] if found else ""
 
 
-def _supervised(argv: list[str], stdin: str, timeout: float, context: Context, output: _Output) -> str:
-    """Run the command under the supervisor, and give the line with which it reports ("lost" if it never did)."""
+def _supervised(
+    argv: list[str], stdin: str, timeout: float, context: Context, output: _Output, locked: Cell
+) -> tuple[str, str, str]:
+    """Run the command under the supervisor, and give the words with which it reports (see there): the outcome, a
+    number, and whether something was left. "lost" if it never did, "unlocked" if it never began in a sandbox."""
     control_in, control_out = os.pipe()
     report_in, report_out = os.pipe()
     with open(report_in, "rb", buffering=0) as report, open(control_out, "wb", buffering=0) as control:
         try:
-            process = _start(argv, stdin, timeout, context.root.path, (control_in, report_out))
+            process = _start(argv, stdin, timeout, context.root.path, (control_in, report_out), locked)
         except (OSError, ValueError) as error:
             passing = isinstance(error, OSError) and error.errno != errno.E2BIG
             raise ToolError(f"cannot start the command: {error}", retryable=passing) from error
         finally:
             os.close(control_in)
             os.close(report_out)
-        line = _follow(process, report, control, time.monotonic() + timeout + _FAREWELL, context, output)
+        said = _follow(process, report, control, time.monotonic() + timeout + _FAREWELL, context, output).decode()
     _bury(process)
-    return line.decode().partition("\n")[0] or "lost"
+    began, _, rest = said.partition("\n")
+    if locked.before and not began and not context.stopping():
+        return "unlocked", "0", ""
+    outcome, detail, left = (*rest.partition("\n")[0].split(), "", "", "")[:3]
+    return outcome or "lost", detail, left
 
 
 def _follow(
@@ -159,28 +174,35 @@ def _follow(
     return line
 
 
-def _start(argv: list[str], stdin: str, timeout: float, folder: Path, pipes: tuple[int, int]) -> Popen[bytes]:
-    """Start the supervisor. ``stdin`` becomes a file in memory, so that nobody has to feed it."""
+def _start(
+    argv: list[str], stdin: str, timeout: float, folder: Path, pipes: tuple[int, int], locked: Cell
+) -> Popen[bytes]:
+    """Start the supervisor. ``stdin`` becomes a file in memory, so that nobody has to feed it; so does the plan."""
+    import marshal
     import subprocess
 
-    given = subprocess.DEVNULL
-    if stdin:
-        given = _file_in_memory(stdin.encode("utf-8", "surrogateescape"))
+    given, plan = subprocess.DEVNULL, 0
     try:
+        if stdin:
+            given = _file_in_memory(stdin.encode("utf-8", "surrogateescape"))
+        if locked.plan:
+            plan = _file_in_memory(marshal.dumps(locked.plan))
+        python = locked.before or (sys.executable,)
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", _SUPERVISOR, *map(str, pipes), str(timeout), *argv],
+            [*python, "-I", "-S", locked.script or _SUPERVISOR, *map(str, (*pipes, timeout, plan)), *argv],
             bufsize=0,
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=folder,
-            env=_environment(folder),
+            env=_environment(folder, locked),
             start_new_session=True,
-            pass_fds=pipes,
+            pass_fds=(*pipes, plan) if plan else pipes,
         )
     finally:
-        if given >= 0:
-            os.close(given)
+        for fd in (given, plan):
+            if fd > 0:
+                os.close(fd)
 
 
 def _file_in_memory(content: bytes) -> int:
@@ -202,12 +224,14 @@ def _file_in_memory(content: bytes) -> int:
     return fd
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """A bare environment. Folders of PATH that the agent could write to by its tools are left out."""
+def _environment(folder: Path, locked: Cell) -> dict[str, str]:
+    """A bare environment. Folders of PATH that the agent could write to by its tools are left out, and those that it
+    cannot see."""
     path = [place for place in os.environ.get("PATH", "").split(":") if place.startswith("/")]
-    path = [place for place in path if not Path(os.path.realpath(place)).is_relative_to(folder)]
+    path = [place for place in path if not Path(os.path.realpath(place)).is_relative_to(folder) and locked.sees(place)]
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return {"LANG": "C.UTF-8"} | kept | {"PATH": ":".join(path) or os.defpath, "HOME": str(folder), "TERM": "dumb"}
+    bare = {"PATH": ":".join(path) or os.defpath, "HOME": str(folder), "TERM": "dumb"}
+    return {"LANG": "C.UTF-8"} | kept | bare | locked.environment
 
 
 def _bury(process: Popen[bytes]) -> None:
@@ -268,6 +292,9 @@ def _failure(argv: list[str], outcome: str, detail: str, why: str) -> str:
         return f"{name}: was ended by signal {detail}"
     if outcome in ("timeout", "stopped"):
         return f"{name}: {why}; it was ended with everything it had started"
+    if outcome == "unlocked":
+        why = f": {os.strerror(int(detail))}" if int(detail) else ""
+        return f"the sandbox could not be set up{why}; nothing was run"
     if outcome == "error" and detail == str(errno.ENOENT):
         return f"there is no program {argv[0]!r}"
     if outcome == "error":

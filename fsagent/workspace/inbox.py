@@ -6,7 +6,6 @@ what would be costly to find out again, so a scan after a restart gives the same
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import stat
@@ -18,6 +17,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from fsagent.files.names import conflict_of, is_command_name, is_temporary, skip_directory
+from fsagent.files.quiet import Identity, identity_of, is_written, seconds_to_quiet
 from fsagent.model import MAX_DOCUMENT
 from fsagent.workspace.commands import CommandFields, peek
 from fsagent.workspace.layout import Layout, readable
@@ -32,7 +32,7 @@ class Arrival(Struct, frozen=True):
 
     path: Path
     name: str
-    identity: tuple[int, int, int, int]
+    identity: Identity
     attachments: tuple[Path, ...] = ()
 
 
@@ -61,8 +61,8 @@ class Inbox:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._seen: dict[str, tuple[tuple[int, int, int, int], float]] = {}
-        self._peeked: dict[str, tuple[tuple[int, int, int, int], CommandFields | None]] = {}
+        self._seen: dict[str, tuple[Identity, float]] = {}
+        self._peeked: dict[str, tuple[Identity, CommandFields | None]] = {}
 
     def scan(
         self, now: datetime, monotonic: float, settle: float, settle_renamed: float, attachment_wait: float
@@ -76,7 +76,7 @@ class Inbox:
         others: dict[Path, os.stat_result] = {}
         settling: list[float] = []
         again: list[float] = []
-        seen: dict[str, tuple[tuple[int, int, int, int], float]] = {}
+        seen: dict[str, tuple[Identity, float]] = {}
         for path, status, why in _walk(self._layout.inbox):
             name = readable(os.path.relpath(path, self._layout.inbox))
             if status is None:
@@ -88,11 +88,11 @@ class Inbox:
             if status.st_size == 0:
                 lying.append(Lying(name, "is empty; waits for content"))
                 continue
-            identity = _identity(status)
+            identity = identity_of(status)
             seen[name] = self._seen.get(name, (identity, monotonic))
             if seen[name][0] != identity:
                 seen[name] = (identity, monotonic)
-            rest = _unquiet(status, now, monotonic - seen[name][1], settle, settle_renamed)
+            rest = seconds_to_quiet(status, now, monotonic - seen[name][1], settle, settle_renamed)
             if rest > 0:
                 settling.append(rest)
                 continue
@@ -125,7 +125,7 @@ class Inbox:
         except OSError:
             return None
         try:
-            if _identity(os.fstat(fd)) != arrival.identity or _is_written(fd):
+            if identity_of(os.fstat(fd)) != arrival.identity or is_written(fd):
                 return None
             digest = hashlib.sha256(os.read(fd, MAX_DOCUMENT + 1))
         finally:
@@ -148,7 +148,7 @@ class Inbox:
                 return None
             raise
         # the rename itself renews the time of the status change
-        if _identity(os.lstat(folder.claimed))[:3] != arrival.identity[:3] and self._give_back(folder, arrival.path):
+        if identity_of(os.lstat(folder.claimed))[:3] != arrival.identity[:3] and self._give_back(folder, arrival.path):
             return None
         for attachment in arrival.attachments:
             folder.attachments.mkdir(exist_ok=True)
@@ -253,36 +253,3 @@ def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result | None, str]]:
                 yield path, None, "cannot be read: permission denied"
             else:
                 yield path, status, ""
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    """What tells one state of a file from another. The time of its last status change is in it: a rename renews it."""
-    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _unquiet(status: os.stat_result, now: datetime, watched: float, settle: float, settle_renamed: float) -> float:
-    """Seconds until the file may count as quiet.
-
-    Writing sets both times of a file alike; a later status change (rename, time stamp, mode) means that whoever
-    delivers it has finished, so the shorter settle time is enough. Measured: shared/facts/files.md §1, §7 rule 5.
-    """
-    needed = settle_renamed if status.st_ctime_ns > status.st_mtime_ns else settle
-    age = now.timestamp() - status.st_ctime_ns / 1e9
-    if age < 0:
-        age = watched
-    return needed - age
-
-
-def _is_written(fd: int) -> bool:
-    """True if somebody holds the file open for writing; False where the system cannot tell: the settle time must do.
-
-    A read lease is refused then (fcntl(2)); it is given back at once.
-    """
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        return True
-    except (OSError, AttributeError):
-        return False
-    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    return False

@@ -42,6 +42,7 @@ class Layout:
         self.beat = self.machine / "daemon.json"
         self.tokens = self.machine / "tokens.json"
         self.keys = self.machine / "keys"
+        self.allowed = self.machine / "allowed.json"
 
     def name(self, path: Path) -> str:
         """How a path is called in messages and results: relative, with ``/``, always writable as UTF-8."""

@@ -169,7 +169,7 @@ class RunFolder:
             elif kind == "started":
                 values["started"] = begun = begun or event.get("time")
                 values["status"] = "running"
-            elif kind in ("retry", "held"):
+            elif kind in ("retry", "held", "asked"):
                 values["status"] = "waiting"
             elif kind in ("finished", "published", "settled", "understood"):
                 values.update(event)

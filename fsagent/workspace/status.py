@@ -27,9 +27,11 @@ class Line(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """The daemon at one moment. Times are aware; ``waiting`` counts commands that wait for their turn.
+    """The daemon at one moment. Times are aware; ``waiting`` counts commands that wait for their turn, ``approvals``
+    are the questions that wait for a person.
 
     ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
+    ``sandbox`` says what locks programs in; empty where none may run.
     """
 
     pid: int
@@ -45,9 +47,11 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     retries: tuple[Line, ...] = ()
     upcoming: tuple[Line, ...] = ()
     last: tuple[Line, ...] = ()
+    approvals: tuple[Line, ...] = ()
     trouble: tuple[str, ...] = ()
     scan_seconds: float = 0.0
     memory: int = 0
+    sandbox: str = ""
 
 
 class StatusBoard:
@@ -92,9 +96,13 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         head = f"**Paused** by the file `STOP`: nothing new starts until it is removed. Alive since {since}."
     else:
         head = f"**Alive** since {since} (pid {snapshot.pid}, fsagent {snapshot.version})."
+    if snapshot.sandbox and alive:
+        head += f" Sandbox of programs: {snapshot.sandbox}."
     parts = ["# Status", head]
-    if snapshot.trouble:
-        parts.append("## Needs you\n\n" + "\n".join(f"- {_one_line(each)}" for each in snapshot.trouble))
+    needs = [f"`{_one_line(line.name)}` {_one_line(line.words)}" for line in snapshot.approvals]
+    needs += [_one_line(each) for each in snapshot.trouble]
+    if needs:
+        parts.append("## Needs you\n\n" + "\n".join(f"- {each}" for each in needs))
     waiting = f"{snapshot.waiting} command{'s' * (snapshot.waiting != 1)} waiting" if snapshot.waiting else ""
     for title, lines, word in (
         ("Running now", snapshot.running if alive else (), waiting),

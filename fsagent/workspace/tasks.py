@@ -122,6 +122,7 @@ class TaskBook:
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self.scratch = layout.tmp
         self._lock = threading.RLock()
         self._known: dict[str, tuple[tuple[int, int, int], Task | DocumentError]] = {}
         self._states: dict[str, TaskState] = {}

@@ -23,11 +23,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from client import Client  # noqa: E402  # found only now
+from client import Client  # noqa: E402
 
+from cells import Programs  # noqa: E402  # found only now
 from fsagent.faces.door import Caller, hand_in  # noqa: E402
 from fsagent.model import Run  # noqa: E402
+from fsagent.tools.base import Context  # noqa: E402
+from fsagent.tools.sandbox import in_force  # noqa: E402
+from fsagent.tools.shell import Shell, ShellArgs  # noqa: E402
+from fsagent.workspace.create import init_workspace  # noqa: E402
 from fsagent.workspace.index import Index  # noqa: E402
+from fsagent.workspace.reserved import tools_root  # noqa: E402
 from harness import FSAGENT, Agent, wait_for  # noqa: E402
 
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\n"
@@ -326,7 +332,45 @@ def api(quick: bool) -> None:
             say(f"a long past: GET {path}", many, few, "ms", "bare: GET /v1/runs with a short one")
 
 
-BENCHES = {bench.__name__: bench for bench in (latency, burst, idle, face, tasks, archive, api)}
+def shell(quick: bool) -> None:
+    """One call of the tool shell under each rung of the sandbox, beside the same call without one."""
+    count = 20 if quick else 200
+    folder = Path(tempfile.mkdtemp(prefix="fsagent-bench-", dir=HERE.parent.parent))
+    broken = folder / "bin" / "bwrap"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    layout = init_workspace(folder / "ws")[0]
+    found = os.environ["PATH"]
+    calls: dict[str, Callable[[], object]] = {}
+    for rung, path in (("off", found), ("bubblewrap", found), ("Landlock", f"{broken.parent}:{found}")):
+        context = Context(
+            root=tools_root(layout), home=Programs(layout.root, rung), now=lambda: datetime.now(UTC), run="r",
+            trigger="cli", seconds_left=lambda: 60.0, stopping=lambda: False,
+        )  # fmt: skip
+
+        def call(path: str = path, context: Context = context) -> None:
+            os.environ["PATH"] = path
+            Shell().run(ShellArgs("true"), context)
+
+        os.environ["PATH"] = path
+        if rung == "off" or in_force().name == rung:
+            calls[rung] = call
+    taken: dict[str, list[float]] = {rung: [] for rung in calls}
+    for _ in range(count + 2):
+        for rung, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            taken[rung].append(time.perf_counter() - begin)
+    os.environ["PATH"] = found
+    base = percentiles(taken["off"][2:])
+    for rung in calls:
+        ours = percentiles(taken[rung][2:])
+        say(f"shell: true, {rung}, p50 (bare: off)", ours[0], base[0], "ms", f"{ours[0] - base[0]:+.1f} ms")
+    shutil.rmtree(folder)
+
+
+BENCHES = {bench.__name__: bench for bench in (latency, burst, idle, face, tasks, archive, api, shell)}
 
 
 def main() -> None:

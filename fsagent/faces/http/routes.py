@@ -10,7 +10,8 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from fsagent.errors import NotFoundError
-from fsagent.faces import door, views
+from fsagent.faces import approvals, door, views
+from fsagent.faces.approvals import ApprovalView, Decided, Decision
 from fsagent.faces.http import commands
 from fsagent.faces.http.commands import CommandView
 from fsagent.faces.http.events import SSE, EventsQuery, events
@@ -21,6 +22,7 @@ from fsagent.faces.http.table import JSON, MARKDOWN, Call, Row
 from fsagent.faces.views import Hit, RunView, StatusView, TaskLine
 from fsagent.files.paths import SafeRoot
 from fsagent.model import MAX_DOCUMENT, Run, Trigger
+from fsagent.workspace.ballot import MAX_COMMENT
 from fsagent.workspace.soul import Soul
 
 MAX_WAIT = 300
@@ -76,6 +78,22 @@ class Tasks(Struct, frozen=True):
     """All tasks, those that cannot be used among them."""
 
     tasks: list[TaskLine]
+
+
+class Approvals(Struct, frozen=True):
+    """What waits for a person's answer, oldest first."""
+
+    approvals: list[ApprovalView]
+
+
+class DecisionIn(Struct, frozen=True, forbid_unknown_fields=True):
+    """An answer. ``question`` is the number of one question of several in a file; 0 answers all of them."""
+
+    decision: Decision
+    comment: Annotated[
+        str, Meta(max_length=MAX_COMMENT, description="kept with the answer; a refused agent is told")
+    ] = ""
+    question: Annotated[int, Meta(ge=0, le=9999)] = 0
 
 
 class Accepted(Struct, frozen=True):
@@ -213,6 +231,23 @@ async def _task_command(call: Call, action: str) -> Response:
     return await commands.handed_in(call, handed, call.query.wait)
 
 
+# approvals
+
+
+async def get_approvals(call: Call) -> Response:
+    """What waits for a person's answer: exactly what would be done, why it is asked, and who asked for it."""
+    return await call.give(Approvals(await call.off(approvals.list_approvals, call.layout)))
+
+
+async def decide_approval(call: Call) -> Response:
+    """Answer a question, by its short id or its file's name: the box in its file is ticked, as a person would."""
+    given = await call.json(DecisionIn)
+    done = await call.off(
+        approvals.decide, call.layout, call.part("id"), given.decision, call.caller, given.comment, given.question
+    )
+    return await call.give(done)
+
+
 # memory
 
 
@@ -334,6 +369,9 @@ TABLE: tuple[Row, ...] = (
         query=WaitQuery, problems=(404, 409), gives=_PLACE),
     Row(method="POST", path="/v1/tasks/{name:path}/resume", scope="command", handler=resume_task, replies=_HANDED,
         query=WaitQuery, problems=(404, 409), gives=_PLACE),
+    Row(method="GET", path="/v1/approvals", scope="read", handler=get_approvals, replies={200: Approvals}),
+    Row(method="POST", path="/v1/approvals/{id}", scope="approve", handler=decide_approval, replies={200: Decided},
+        takes={JSON: DecisionIn}, problems=(404, 409)),
     Row(method="GET", path="/v1/soul", scope="read", handler=get_soul, replies={200: MARKDOWN, 304: None},
         needs={"If-None-Match": "an ETag: nothing is sent if the text is still that one"}, problems=(404,),
         gives={"ETag": _TAG}),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from fsagent.faces.approvals import ApprovalView, Decided, approvals_text
 from fsagent.faces.text import tasks_text
 from fsagent.faces.views import Hit, TaskLine
 from fsagent.model import Run
@@ -45,6 +46,23 @@ class TaskList(Struct, frozen=True):
 
     def __str__(self) -> str:
         return "\n".join([tasks_text(self.tasks), *_more(self.next, "after")])
+
+
+class ApprovalList(Struct, frozen=True):
+    """What waits for a person's answer, oldest first."""
+
+    approvals: list[ApprovalView]
+
+    def __str__(self) -> str:
+        return approvals_text(self.approvals)
+
+
+class Decision(Decided, frozen=True, kw_only=True):
+    """An answer as it stands in the file now; the daemon takes it up from there."""
+
+    def __str__(self) -> str:
+        left = f" Still open in {self.file}: question {', '.join(map(str, self.open))}." if self.open else ""
+        return f"{self.decision}: {self.what} (run {self.run}).{left}"
 
 
 class SoulText(Struct, frozen=True):

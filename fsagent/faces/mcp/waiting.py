@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from fsagent.errors import FsagentError
 from fsagent.faces.door import find_run
 from fsagent.faces.mcp.table import Call
+from fsagent.workspace.approvals import answered, pending
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder
 from fsagent.workspace.status import daemon_runs
@@ -65,7 +66,7 @@ def read_state(layout: Layout, run: str, known: bool = False, kind: type[RunStat
     if summary is None:
         raise FsagentError(f"run {run} is damaged; 'fsagent doctor' says more")
     notes = ["This command had been handed in before; this is the run of then."] if known else []
-    if summary.status in ("waiting", "running") and (why := _what_keeps(layout, summary.status)):
+    if summary.status in ("waiting", "running") and (why := _what_keeps(layout, run, summary.status)):
         notes.append(why)
     return kind(
         run=run, command=summary.command, status=cast("State", summary.status), answer=summary.answer,
@@ -111,10 +112,15 @@ async def wait_until_settled(layout: Layout, run: str) -> None:
         await asyncio.sleep(_PAUSE)
 
 
-def _what_keeps(layout: Layout, status: str) -> str:
+def _what_keeps(layout: Layout, run: str, status: str) -> str:
     """Why a run will not go on soon; empty where nothing is in its way."""
     if not daemon_runs(layout):
         return "No daemon runs on this agent's folder now; the command waits and goes on once one is started."
+    open_ = pending(find_run(layout, run)) if status == "waiting" else None
+    if open_ and not answered(layout, open_):
+        return (
+            f"It waits for a person's answer ({open_.id}, approvals/{open_.file}); list_approvals shows what is asked."
+        )
     if status == "waiting" and layout.stop.exists():
         return "The agent is paused by a person (the file STOP); the command waits until they let it go on."
     return ""

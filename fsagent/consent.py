@@ -1,0 +1,117 @@
+"""What a person says to a tool call: questions where the policy says ``ask``, and answers to exactly one action each.
+
+An action is a tool, its prepared arguments and its subject, at one place of one run. An answer counts for the action
+whose print it carries and for no other: not for the same call in another run, nor for the same call made once more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from fsagent.config import Rules
+from fsagent.errors import ToolError, UnsafePathError
+from fsagent.model import Answer, Question
+from fsagent.policy import Verdict, decide
+from fsagent.tools.base import Context, Tool
+
+ALWAYS = "always"
+
+
+class ApprovalNeeded(Exception):  # noqa: N818  # a pause, no error
+    """The run goes on when a person has answered all of these questions; they are recorded."""
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions = tuple(questions)
+        super().__init__(f"{len(self.questions)} questions")
+
+
+class Place(Struct, frozen=True):
+    """Which call of a run: the number of its step, and its own number in the step."""
+
+    step: int
+    call: int
+
+
+class Consent:
+    """What one run may do: by the policy, by what a person allowed for good, by answers that were not used yet.
+
+    ``standing(tool, subject)`` says of a call under ``ask`` whether a person allowed it for good. ``used`` are prints
+    of actions that were approved once and begun. ``for_good`` is asked only after ``ask``, never after ``deny``.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        rules_of: Callable[[str], Rules],
+        answers: Mapping[str, Answer],
+        used: frozenset[str],
+        standing: Callable[[str, str], bool] = lambda tool, subject: False,
+    ) -> None:
+        self._run, self._rules_of, self._standing = run, rules_of, standing
+        self._answers, self._used = dict(answers), used
+
+    def verdict(self, tool: str, subject: str) -> Verdict:
+        """What the settings say."""
+        return decide(tool, subject, self._rules_of(tool))
+
+    def for_good(self, tool: str, subject: str) -> bool:
+        """True if a person allowed this for good."""
+        return self._standing(tool, subject)
+
+    def answer(self, action: str) -> Answer | None:
+        """The answer to this action, if it was not used yet."""
+        return self._answers.get(action)
+
+    def use(self, action: str) -> None:
+        """Use an answer up: it counts for nothing any more."""
+        self._answers.pop(action, None)
+
+    def print(self, place: Place, tool: Tool[Any], args: Any) -> str:
+        """What names this action, and no other in any run."""
+        return action_print(self._run, place, tool.name, msgspec.to_builtins(args), tool.subject(args))
+
+    def question(self, place: Place, tool: Tool[Any], args: Any, why: str, context: Context) -> Question:
+        """Ask a person for this action."""
+        action = self.print(place, tool, args)
+        if action in self._used:
+            why += "; it was approved before, and the daemon was ended while it was under way: it may have happened"
+        return Question(
+            hash=action, call=place.call, tool=tool.name, args=_without_defaults(args), subject=tool.subject(args),
+            why=why, effect=tool.effect, preview=_preview(tool, args, context),
+        )  # fmt: skip
+
+
+def action_print(run: str, place: Place, tool: str, args: Mapping[str, Any], subject: str) -> str:
+    """The SHA-256 of an action, in hexadecimal."""
+    action = {"run": run, "step": place.step, "call": place.call, "tool": tool, "args": args, "subject": subject}
+    return hashlib.sha256(msgspec.json.encode(action, order="deterministic")).hexdigest()
+
+
+def refusal(question: str, answer: Answer) -> str:
+    """What an engine is told of a call that was not approved."""
+    if answer.decision == "expired":
+        return f"nobody approved {question} in time, so it counts as refused"
+    return f"a person refused {question}" + (f": {answer.comment}" if answer.comment else "")
+
+
+def _without_defaults(args: Any) -> dict[str, Any]:
+    """The arguments that say something: those without a default, and those that differ from it."""
+    kept = {}
+    for each in msgspec.structs.fields(args):
+        value = getattr(args, each.name)
+        default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
+        if value != default:
+            kept[each.name] = msgspec.to_builtins(value)
+    return kept
+
+
+def _preview(tool: Tool[Any], args: Any, context: Context) -> str:
+    try:
+        return tool.preview(args, context)
+    except (ToolError, UnsafePathError) as error:
+        return f"(as things are now, this would fail: {error})"
