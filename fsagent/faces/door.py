@@ -42,13 +42,6 @@ class HandedIn(Struct, frozen=True):
     known: bool = False
 
 
-class _Key(Struct, frozen=True):
-    """What was handed in under a key: the run, and a print of the command."""
-
-    run: str
-    print: str
-
-
 def compose(text: str, fields: Mapping[str, Any], attachments: Mapping[str, Path] | None = None) -> bytes:
     """A command file from a text (markdown, perhaps with frontmatter of its own) and settings that come beside it.
 
