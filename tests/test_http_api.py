@@ -270,6 +270,14 @@ def test_bad_forms_texts_and_queries_are_refused_in_words_and_leave_nothing(asle
     nothing_left(asleep)
 
 
+def test_a_result_that_was_waited_for_is_whole(live: Api) -> None:
+    for number in range(40):
+        found = live.command(f"Log {number} to whole.txt")
+        assert found["status"] == "done"
+        assert found["result"]["path"] == f"outbox/http/{found['run']}.md"
+        assert found["result"]["finished"]
+
+
 def test_wait_gives_the_result_or_says_that_it_goes_on(live: Api) -> None:
     answer = post(live, params={"wait": 0.1}, json={"text": SLEEP})
     assert answer.status_code == 202
