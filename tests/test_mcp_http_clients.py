@@ -96,8 +96,6 @@ def trusting(agent: Agent) -> Iterator[str]:
         app = make_app(Desk(agent.layout, hub, tokens), ApiSettings(rate=1000), lambda _: None, sessions)
         trusting = Trusting(app, tokens.ensure().token)
         config = uvicorn.Config(trusting, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
-            Trusting(app, tokens.ensure().token), lifespan="off", log_config=None, timeout_graceful_shutdown=1
-        )
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         loops.put((asyncio.get_running_loop(), ended))
