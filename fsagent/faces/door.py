@@ -176,6 +176,12 @@ def find_run(layout: Layout, run: str) -> RunFolder:
     raise NotFoundError(f"there is no run {run!r}")
 
 
+def is_published(layout: Layout, run: str) -> bool:
+    """True once a run's result is where it stays, and the run says where that is."""
+    folder = RunFolder(layout.runs / run)
+    return is_run_id(run) and folder.result.exists() and any(event["event"] == "published" for event in folder.events())
+
+
 def result_of(layout: Layout, run: str) -> Document | None:
     """The result of a run, if it is published."""
     if not is_run_id(run):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from datetime import datetime
 from itertools import islice
 
@@ -21,7 +20,6 @@ from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder, dropped
 
 DROPS_READ = 1000
-LAST_WORDS = 1.0
 
 
 class ResultView(Struct, frozen=True, kw_only=True):
@@ -117,14 +115,8 @@ def _view(layout: Layout, folder: RunFolder) -> CommandView:
 
 async def handed_in(call: Call, handed: HandedIn, wait: float) -> Response:
     """202 for a command that is at the door; 200 with its result where that was there in time."""
-    there = await call.hub.result(handed.run, wait) if wait else None
-    found = await call.off(_answer, call, handed, LAST_WORDS if there else 0)
+    if wait:
+        await call.hub.published(handed.run, wait)
+    found = await call.off(read, call.layout, handed.run, call.caller)
+    found = replace(found, known=handed.known, text="")
     return await call.give(found, 200 if found.result else 202, {"Location": f"/v1/commands/{handed.run}"})
-
-
-def _answer(call: Call, handed: HandedIn, seconds: float) -> CommandView:
-    """The result is there a moment before the daemon notes where: for that it is given these seconds."""
-    end = time.monotonic() + seconds
-    while (found := read(call.layout, handed.run, call.caller)).result is None and time.monotonic() < end:
-        time.sleep(0.002)
-    return replace(found, known=handed.known, text="")
