@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from fsagent import __version__, recovery
 from fsagent.bell import Bell
@@ -146,7 +146,7 @@ class Daemon:
         self._clock.update(self.now())
         self._check_settings()
         for companion in self._companions:
-            companion.configure(self._settings, self.journal.append)
+            companion.configure(self._settings, self._told)
 
     def settings(self) -> Settings:
         """The settings in force."""
@@ -268,12 +268,18 @@ class Daemon:
                 self.journal.append("settings read")
                 self._check_settings()
                 for companion in self._companions:
-                    companion.configure(self._settings, self.journal.append)
+                    companion.configure(self._settings, self._told)
         self._status_due = True
 
     def _check_settings(self) -> None:
         for fault in unknown_names(self._settings, self.layout.settings):
             self.journal.append("settings", error=str(fault))
+
+    def _told(self, event: str, **fields: Any) -> None:
+        """A companion says, from its own thread, that something happened."""
+        self.journal.append(event, **fields)
+        self._status_due = True
+        self._bell.ring()
 
     def _cancel(self) -> None:
         """End what somebody wants to end: at once where it only waits, else by telling the run.

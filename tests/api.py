@@ -6,12 +6,12 @@ import json
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 
-from fsagent.workspace.tokens import SCOPES, Tokens
+from fsagent.workspace.tokens import Tokens
 from harness import PATIENCE, Agent, wait_for
 
 SETTINGS = "settle: 50ms\nsettle_renamed: 50ms\nscan_interval: 1s\nshutdown_wait: 0s\ntools: {shell: allow}\n"
@@ -134,6 +134,14 @@ class Stream:
             seen.append(self.next()[1])
         return seen
 
+    def rest(self) -> list[dict[str, Any]]:
+        """Every record until the server ends the stream."""
+        seen = []
+        with suppress(EOFError):
+            while True:
+                seen.append(self.next()[1])
+        return seen
+
     def _block(self) -> str:
         while (found := re.search(rb"\r\n\r\n|\n\n", text := _unchunked(self._data)[0])) is None:
             self._more()
@@ -186,7 +194,8 @@ def open_api(agent: Agent) -> Iterator[Api]:
 
 def complaints(agent: Agent) -> list[str]:
     """What stands on the daemon's screen that is not one of its own lines."""
-    return [line for line in agent.output().splitlines() if line and not re.match(r"\d\d:\d\d:\d\d \S", line)]
+    output = agent.output() if agent.log.exists() else ""
+    return [line for line in output.splitlines() if line and not re.match(r"\d\d:\d\d:\d\d \S", line)]
 
 
 def says(answer: httpx.Response, status: int, *words: str) -> dict[str, Any]:
@@ -199,6 +208,3 @@ def says(answer: httpx.Response, status: int, *words: str) -> dict[str, Any]:
     for word in words:
         assert word in problem["detail"], problem["detail"]
     return problem
-
-
-ALL = SCOPES

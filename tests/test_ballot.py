@@ -221,7 +221,8 @@ def approved(raw: bytes) -> bool:
 
 PIECES = st.sampled_from(
     ["- [x] approve once", "- [ ] approve once", "- [X] always allow this", "- [x] refuse", "```", "````yaml",
-     "```yaml", "---", f"id: {ID}", "## Question 1", "## Question 2", "Comment:", "command: rm -r notes", "", "x", "\r", "\ufeff"]
+     "```yaml", "---", f"id: {ID}", "## Question 1", "## Question 2", "Comment:", "command: rm -r notes", "", "x",
+     "\r", "\ufeff"]
 )  # fmt: skip
 
 

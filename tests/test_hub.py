@@ -75,8 +75,9 @@ def test_a_result_is_there_soon_after_it_is_published(agent: Agent) -> None:
     async def ask(hub: Hub, number: int) -> tuple[float, str]:
         run = await asyncio.to_thread(door.hand_in, agent.layout, b"Log %d to log.txt" % number, door.Caller("http"))
         started = time.monotonic()
-        found = await hub.result(run.run, 20)
-        return time.monotonic() - started, str(found and found.fields["status"])
+        assert await hub.published(run.run, 20)
+        took, found = time.monotonic() - started, door.result_of(agent.layout, run.run)
+        return took, str(found and found.fields["status"])
 
     async def main() -> list[tuple[float, str]]:
         hub = Hub(agent.layout)
@@ -95,8 +96,8 @@ def test_a_result_that_does_not_come_is_not_waited_for_longer_than_asked(layout:
     async def main() -> None:
         hub = Hub(layout)
         for run in ("20260101-000000-aaaaa", "../../x", ""):
-            assert await hub.result(run, 0) is None
-            assert await hub.result(run, 0.1) is None
+            assert await hub.published(run, 0) is False
+            assert await hub.published(run, 0.1) is False
         await hub.close()
 
     asyncio.run(main())
@@ -260,15 +261,15 @@ def test_closing_lets_everybody_go(layout: Layout) -> None:
 
     async def main() -> float:
         hub = Hub(layout)
-        waiting = [asyncio.create_task(hub.result("20260101-000000-aaaaa", 600)) for _ in range(20)]
+        waiting = [asyncio.create_task(hub.published("20260101-000000-aaaaa", 600)) for _ in range(20)]
         await asyncio.sleep(0)
         at_once = Hub(layout)
-        last = asyncio.create_task(at_once.result("20260101-000000-aaaaa", 600))
+        last = asyncio.create_task(at_once.published("20260101-000000-aaaaa", 600))
         await asyncio.sleep(0)
         started = time.monotonic()
         await at_once.close()
         await hub.close()
-        assert await asyncio.gather(*waiting, last) == [None] * 21
+        assert await asyncio.gather(*waiting, last) == [False] * 21
         await hub.close()
         return time.monotonic() - started
 

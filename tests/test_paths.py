@@ -368,9 +368,10 @@ def test_a_folder_that_is_swapped_for_a_link_never_leads_out(root: SafeRoot, ws:
 
     thread = threading.Thread(target=swap)
     thread.start()
-    went = 0
+    went = number = 0
     try:
-        for number in range(1500):
+        while number < 1500 or not went:  # on a busy machine the two threads may long take turns in the wrong order
+            number += 1
             try:
                 assert root.read("swap/secret", 100) != CANARY
                 root.replace("swap/secret", b"inside %d" % number)
@@ -381,7 +382,6 @@ def test_a_folder_that_is_swapped_for_a_link_never_leads_out(root: SafeRoot, ws:
     finally:
         ended.set()
         thread.join()
-    assert went
 
 
 def test_a_file_that_is_swapped_for_a_link_never_leads_out(root: SafeRoot, ws: Path, outside: Path) -> None:

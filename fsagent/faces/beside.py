@@ -81,9 +81,9 @@ class Beside:
                 trouble = f"ended by a fault of its own: {error!r}"
             with self._changed:
                 self._server = None
-                if trouble and trouble != self._trouble:
+                before, self._trouble = self._trouble, trouble
+                if trouble and trouble != before:
                     self._tell("error", error=f"api: {trouble}")
-                self._trouble = trouble
                 if trouble:
                     self._changed.wait_for(lambda: self._ending or self._wanted != wanted, RETRY)
 

@@ -42,13 +42,6 @@ class HandedIn(Struct, frozen=True):
     known: bool = False
 
 
-class _Key(Struct, frozen=True):
-    """What was handed in under a key: the run, and a print of the command."""
-
-    run: str
-    print: str
-
-
 def compose(text: str, fields: Mapping[str, Any], attachments: Mapping[str, Path] | None = None) -> bytes:
     """A command file from a text (markdown, perhaps with frontmatter of its own) and settings that come beside it.
 
@@ -181,6 +174,12 @@ def find_run(layout: Layout, run: str) -> RunFolder:
         if is_run_id(run) and folder.path.is_dir() and (folder.events() or folder.path.is_dir()):
             return folder
     raise NotFoundError(f"there is no run {run!r}")
+
+
+def is_published(layout: Layout, run: str) -> bool:
+    """True once a run's result is where it stays, and the run says where that is."""
+    folder = RunFolder(layout.runs / run)
+    return is_run_id(run) and folder.result.exists() and any(event["event"] == "published" for event in folder.events())
 
 
 def result_of(layout: Layout, run: str) -> Document | None:

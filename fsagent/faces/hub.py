@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import islice
 
-from fsagent.faces.door import result_of
-from fsagent.files.documents import Document
+from fsagent.faces.door import is_published
 from fsagent.watcher import CHANGES, GROWTH, Watcher
 from fsagent.workspace.journal import Entry, end_of, read_after
 from fsagent.workspace.layout import Layout
@@ -90,13 +89,13 @@ class Hub:
             return list(islice(self._entries, start, start + 1000))
         return read_after(self._layout.journal, position)
 
-    async def result(self, run: str, seconds: float) -> Document | None:
-        """The result of a run as soon as it is published; None if that takes longer."""
+    async def published(self, run: str, seconds: float) -> bool:
+        """True as soon as the result of a run is published; False if that takes longer."""
         end, pulse = self._loop.time() + seconds, self.pulses["journal"]
         async with self.listening():
             while True:
                 count = pulse.count
-                found = result_of(self._layout, run)
+                found = is_published(self._layout, run)
                 left = end - self._loop.time()
                 if found or left <= 0 or self.closed:
                     return found

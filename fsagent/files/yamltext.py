@@ -28,6 +28,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scanner import ScannerError
+from ruamel.yaml.tag import Tag
 
 from fsagent.errors import DocumentError
 from fsagent.model import Fault
@@ -72,12 +73,15 @@ class _BoundedComposer(Composer):
         return super().compose_node(parent, index)
 
 
+_TEXT = Tag(suffix="tag:yaml.org,2002:str")  # one for all: each decodes its name letter by letter, once
+
+
 class _QuotingRepresenter(SafeRepresenter):
     """Quotes text that a YAML 1.1 reader (PyYAML, Obsidian) would take for a truth value, a number or a time."""
 
     def represent_text(self, data: str) -> Any:
         style = "'" if _MISREAD.fullmatch(data) else None
-        return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+        return self.represent_scalar(_TEXT, data, style)
 
 
 _QuotingRepresenter.add_representer(str, _QuotingRepresenter.represent_text)

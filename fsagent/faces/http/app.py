@@ -131,8 +131,10 @@ def _in_our_words(request: Request, error: HTTPException) -> HTTPException:
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    """A fault of ours: the caller gets its id, the log (by uvicorn) the whole of it."""
-    fault = ProblemError(500, f"a fault of fsagent's own ({type(error).__name__}); its log has it all")
+    """A fault of ours: the caller gets its id, the log (by uvicorn, which then closes) the whole of it."""
+    fault = ProblemError(
+        500, f"a fault of fsagent's own ({type(error).__name__}); its log has it all", {"Connection": "close"}
+    )
     found = problem_of(fault)
     assert found is not None
     return problem_response(*found, request.state.request_id)

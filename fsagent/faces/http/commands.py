@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from itertools import islice
 
@@ -86,15 +87,16 @@ def _view(layout: Layout, folder: RunFolder) -> CommandView:
     summary, envelope, raw = folder.summary(), folder.envelope(), folder.raw()
     if summary is None or envelope is None:
         raise NotFoundError(f"the run {folder.run} has no record; see 'fsagent doctor'")
-    document = door.result_of(layout, folder.run)
+    published = any(event["event"] == "published" for event in folder.events())  # which says where the result lies
+    document = door.result_of(layout, folder.run) if published else None
     result = None
     if document:
         result = ResultView(
             path=summary.result, text=document.body, error=summary.error, changed=summary.changed,
             remembered=summary.remembered, finished=summary.finished,
         )  # fmt: skip
-    files = sorted(path.name for path in folder.attachments.iterdir()) if folder.attachments.is_dir() else []
-    fields = peek(raw, "command") if not summary.id else None  # before an engine saw it
+    files = os.listdir(folder.attachments) if folder.attachments.is_dir() else []
+    fields = peek(raw, "command") if not (summary.id or summary.finished) else None  # perhaps not yet understood
     return CommandView(
         id=summary.id or (fields.id if fields else "") or folder.run,
         run=folder.run,
@@ -105,7 +107,7 @@ def _view(layout: Layout, folder: RunFolder) -> CommandView:
         by=envelope.by,
         handed_in=envelope.time,
         text=raw.decode("utf-8", "replace"),
-        attachments=tuple(files),
+        attachments=tuple(sorted(name for name in files if not name.startswith("."))),
         settled=summary.settled,
         result=result,
     )
@@ -114,10 +116,7 @@ def _view(layout: Layout, folder: RunFolder) -> CommandView:
 async def handed_in(call: Call, handed: HandedIn, wait: float) -> Response:
     """202 for a command that is at the door; 200 with its result where that was there in time."""
     if wait:
-        await call.hub.result(handed.run, wait)
-    found = await call.off(_answer, call, handed)
+        await call.hub.published(handed.run, wait)
+    found = await call.off(read, call.layout, handed.run, call.caller)
+    found = replace(found, known=handed.known, text="")
     return await call.give(found, 200 if found.result else 202, {"Location": f"/v1/commands/{handed.run}"})
-
-
-def _answer(call: Call, handed: HandedIn) -> CommandView:
-    return replace(read(call.layout, handed.run, call.caller), known=handed.known, text="")

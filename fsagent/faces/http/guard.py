@@ -26,8 +26,8 @@ from fsagent.faces.http.problems import ProblemError, problem_of, problem_respon
 from fsagent.workspace.tokens import Token, Tokens
 
 BURST = 4  # seconds' worth of requests that may come at once
-WRONG = 0.01  # a hundredth as many wrong tokens as requests
-WRONG_AT_ONCE = 20
+WRONG = 0.01  # of as many requests as a token may make, so many may come with a wrong one
+WRONG_AT_ONCE = 20  # at least
 BODY_PATIENCE = 30.0
 SAFE = ("GET", "HEAD", "OPTIONS")
 _SECRET_WORDS = {"token", "access_token", "api_key", "apikey", "key", "authorization", "password"}

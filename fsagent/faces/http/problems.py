@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from fsagent.errors import ConflictError, DocumentError, FsagentError, NotFoundError, PersonError, StaleError
+from fsagent.files.fields import nearest
 from fsagent.model import Fault
 
 MEDIA = "application/problem+json"
@@ -68,13 +69,15 @@ def problem_response(told: Problem, headers: Mapping[str, str], request_id: str)
     return Response(body, told.status, {"Cache-Control": "no-store", **headers}, media_type=MEDIA)
 
 
-def in_words(message: str) -> str:
-    """A message of msgspec's as a sentence that names the field."""
+def in_words(message: str, known: Sequence[str] = ()) -> str:
+    """A message of msgspec's as a sentence that names the field; ``known`` are those that there are at the top."""
     text, _, path = message.partition(" - at `$")
     where = path.strip("`.")
     text = text.replace("`", "'").replace("Object missing required field", "misses the field")
     text = text.replace("Object contains unknown field", "there is no field").replace("Expected", "must be")
-    return f"{where}: {text}" if where else text
+    if where or not text.startswith("there is no field") or not known:
+        return f"{where}: {text}" if where else text
+    return f"{text}{nearest(text.split(chr(39))[1], known)}; there are: {', '.join(known)}"
 
 
 def problem(status: int, detail: str) -> Problem:

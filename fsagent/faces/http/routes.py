@@ -156,7 +156,7 @@ async def cancel_run(call: Call) -> Response:
     """End a run that waits or is under way. It ends as `interrupted`, with all that it did until then."""
     await call.off(door.cancel, call.layout, call.part("id"), call.caller)
     if call.query.wait:
-        await call.hub.result(call.part("id"), call.query.wait)
+        await call.hub.published(call.part("id"), call.query.wait)
     found = await call.off(commands.read, call.layout, call.part("id"), call.caller)
     return await call.give(Accepted(found.run, found.status), 202)
 

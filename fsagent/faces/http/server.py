@@ -65,7 +65,8 @@ class ApiServer:
     def serve(self) -> None:
         """Answer until ``stop`` is called."""
         _allow_many_files()
-        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        for library in ("uvicorn", "python_multipart"):
+            logging.getLogger(library).setLevel(logging.ERROR)  # what callers do wrong is told to them
         asyncio.run(self._serve())
 
     def stop(self) -> None:

@@ -83,7 +83,7 @@ class Call:
         try:
             return await self.off(decode) if len(body) > ON_A_THREAD else decode()
         except msgspec.ValidationError as error:
-            raise ProblemError(422, in_words(str(error))) from None
+            raise ProblemError(422, in_words(str(error), kind.__struct_fields__)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProblemError(400, f"the body is no JSON: {error}") from None
         except RecursionError:
