@@ -44,7 +44,8 @@ _RISKS = {
     "once": "It changes something, and nothing takes it back by itself.",
 }
 _OUTSIDE = {
-    "shell": "It runs a program, which can do what the daemon's user can do, outside of this folder too.",
+    "shell": "It runs a program. The sandbox holds it in this folder, unless the settings loosen it; `fsagent status` "
+    "says what is in force. What it does here cannot be taken back.",
     "http": "It leaves this folder: the request goes to another machine, with all that stands in it.",
 }
 
