@@ -216,7 +216,7 @@ def approved(raw: bytes) -> bool:
     """What may count at all, told independently: some line that is a ticked box of approval."""
     text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace").replace("\0", "")
     found = re.findall(r"[-*+]\s+\[\s*[xX]\s*\]\s*(approve once|always allow this)", text, re.IGNORECASE)
-    return len(found) == 1
+    return len(found) == 1 or (b"```" in raw and len(found) > 1)  # what stands in a block is no box
 
 
 PIECES = st.sampled_from(
@@ -236,7 +236,7 @@ def test_no_bytes_make_it_fail_or_approve_without_a_tick(raw: bytes) -> None:
             assert len(reading.marks) == len(questions)
             yes = [mark for mark in reading.marks if mark and mark.choice in ("once", "always")]
             if len(questions) == 1 and yes:
-                assert approved(text) or text.count(b"```") > TEXT.count("```")
+                assert approved(text)
 
 
 @settings(max_examples=200, deadline=None)

@@ -286,6 +286,42 @@ def test_vim_itself_gives_one_whole_command(layout: Layout, options: str) -> Non
 # settling
 
 
+def moved_in(layout: Layout, name: str, after: Path) -> None:
+    """A file that was written after another one, elsewhere, and then moved in whole."""
+    staged, path = layout.tmp / name, layout.inbox / name
+    while not staged.exists() or staged.stat().st_mtime_ns <= after.stat().st_mtime_ns:
+        staged.write_bytes(b"words")
+    while not path.exists() or path.stat().st_ctime_ns <= path.stat().st_mtime_ns:
+        os.rename(staged if staged.exists() else path, path if staged.exists() else staged)
+
+
+def test_what_is_moved_in_does_not_overtake_what_was_written_before(layout: Layout) -> None:
+    first = layout.inbox / "1-first.md"
+    first.write_bytes(b"words")
+    moved_in(layout, "2-second.md", first)
+    found = scan(layout, settle=100, settle_renamed=0)
+    assert ready(found) == [], "complete, but the one before it is not"
+    assert found.settling == pytest.approx(100, abs=5)
+    first.unlink()
+    assert ready(scan(layout, settle=100, settle_renamed=0)) == ["2-second.md"]
+    moved_in(layout, "3-third.md", layout.inbox / "2-second.md")
+    (layout.inbox / "4-fourth.md").write_bytes(b"words")
+    assert ready(scan(layout, settle=100, settle_renamed=0)) == ["2-second.md", "3-third.md"], "only the older ones"
+
+
+def test_nothing_waits_longer_than_settle_for_what_came_before(layout: Layout) -> None:
+    """However long somebody goes on touching an older file."""
+    first = layout.inbox / "1-first.md"
+    first.write_bytes(b"words")
+    moved_in(layout, "2-second.md", first)
+    changed = (layout.inbox / "2-second.md").stat().st_ctime_ns
+    while first.stat().st_ctime_ns <= changed + 50_000_000:
+        first.chmod(0o600)
+    later = datetime.fromtimestamp(changed / 1e9 + 0.04, UTC)
+    found = Inbox(layout).scan(later, time.monotonic(), 0.03, 0.0, 600.0)
+    assert "2-second.md" in ready(found)
+
+
 def test_quiet_is_counted_from_the_last_change(layout: Layout) -> None:
     path = layout.inbox / "x.md"
     path.write_bytes(b"words")

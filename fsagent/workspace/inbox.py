@@ -7,6 +7,7 @@ what would be costly to find out again, so a scan after a restart gives the same
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -67,14 +68,16 @@ class Inbox:
     def scan(
         self, now: datetime, monotonic: float, settle: float, settle_renamed: float, attachment_wait: float
     ) -> Scan:
-        """Look at every file. ``settle`` is how long a file must be quiet, ``settle_renamed`` one moved in.
+        """Look at every file. ``settle`` is how long a file must be quiet, ``settle_renamed`` one moved in; this one
+        waits for ``settle``, too, where an older one has yet to settle, so that it does not overtake it.
 
         ``now`` is aware; ``monotonic`` a clock that never jumps, for files whose times lie in the future.
         """
-        ready: list[tuple[int, Arrival]] = []
+        ready: list[tuple[int, float, Arrival]] = []
         lying: list[Lying] = []
         others: dict[Path, os.stat_result] = {}
         settling: list[float] = []
+        oldest = math.inf  # of those that settle
         again: list[float] = []
         seen: dict[str, tuple[Identity, float]] = {}
         for path, status, why in _walk(self._layout.inbox):
@@ -95,12 +98,17 @@ class Inbox:
             rest = seconds_to_quiet(status, now, monotonic - seen[name][1], settle, settle_renamed)
             if rest > 0:
                 settling.append(rest)
+                oldest = min(oldest, status.st_mtime_ns)
                 continue
-            ready.append((status.st_mtime_ns, Arrival(path, name, identity)))
+            slack = seconds_to_quiet(status, now, monotonic - seen[name][1], settle, settle)
+            ready.append((status.st_mtime_ns, slack, Arrival(path, name, identity)))
         self._seen = seen
         arrivals = []
         wanted: set[Path] = set()
-        for _, arrival in sorted(ready, key=lambda pair: (pair[0], pair[1].name)):
+        for written, slack, arrival in sorted(ready, key=lambda each: (each[0], each[2].name)):
+            if slack > 0 and written > oldest:  # what was moved in is complete sooner, and may yet not overtake
+                settling.append(slack)
+                continue
             held = self._held(arrival, others, now, attachment_wait)
             wanted.update(arrival.path.parent / each for each in held.attachments)
             if held.wait is None:
