@@ -55,7 +55,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
 
 def talk(agent: Agent, mode: str = "legacy", **options: Any) -> Client:
     """A client of ``fsagent mcp`` on stdio."""
-    words = [*FSAGENT[1:], "mcp", "-w", str(agent.root)]
+    words = [*FSAGENT[1:], "mcp", "--approve", "-w", str(agent.root)]
     return Client(StdioServerParameters(command=FSAGENT[0], args=words), mode=mode, cache=None, **options)
 
 
@@ -193,6 +193,17 @@ def test_every_tool(agent: Agent, era: str) -> None:
             assert "The router is a Fritzbox" in await words(client, "search", query="fritzbox")
             found = await call(client, "list_runs", status="failed")
             assert [line["run"] for line in found["runs"]] == [again["run"], failed["run"]]
+
+    run(work())
+
+
+def test_without_leave_no_client_on_stdio_answers_a_question(agent: Agent) -> None:
+    async def work() -> None:
+        server = StdioServerParameters(command=FSAGENT[0], args=[*FSAGENT[1:], "mcp", "-w", str(agent.root)])
+        async with Client(server, mode="legacy", cache=None) as client:
+            offered = [tool.name for tool in (await client.list_tools()).tools]
+            assert offered == [row.name for row in TOOLS if row.name != "decide_approval"]
+            assert "fsagent mcp --approve" in await refused(client, "decide_approval", id="x", decision="once")
 
     run(work())
 

@@ -60,7 +60,7 @@ def test_a_kill_between_claim_and_result_loses_and_doubles_nothing(agent: Agent)
     assert result["status"] == "interrupted"
     assert "sleep" in result["error"]
     assert agent.layout.soul.read_text().count("Alice") == 1
-    assert agent.files(agent.layout.failed) == ["1.md"]
+    wait_for(lambda: agent.files(agent.layout.failed) == ["1.md"], "it is settled")
     assert not agent.files(agent.layout.inbox)
     agent.drop("2.md", "What is my name?")
     assert "Alice" in agent.result("2.md").content

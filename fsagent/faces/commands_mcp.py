@@ -11,7 +11,8 @@ from fsagent.faces.options import workspace_option
 
 @click.command()
 @workspace_option
-def mcp(root: Path) -> None:
+@click.option("--approve", is_flag=True, help="Let the program answer questions that wait in approvals/, too.")
+def mcp(root: Path, approve: bool) -> None:
     """Speak MCP on stdin and stdout, for a program that starts this; works with and without a daemon."""
     from fsagent.faces.extras import need
     from fsagent.workspace.layout import make_places, open_workspace
@@ -21,4 +22,4 @@ def mcp(root: Path) -> None:
     need("mcp")
     from fsagent.faces.mcp.server import serve_stdio
 
-    serve_stdio(layout)
+    serve_stdio(layout, approve=approve)

@@ -24,6 +24,7 @@ from fsagent.faces.mcp.resources import MARKDOWN, TEMPLATES, Entry, Resources
 from fsagent.faces.mcp.table import Access, Call, Effect, Row, schema_of
 from fsagent.faces.mcp.tools import TOOLS
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.tokens import SCOPES
 
 if TYPE_CHECKING:
     from mcp.server.connection import Connection
@@ -184,29 +185,30 @@ def make_server(layout: Layout, hub: Hub, access_of: Callable[[Context], Access]
     return server, face.changes
 
 
-def serve_stdio(layout: Layout) -> NoReturn:
+def serve_stdio(layout: Layout, *, approve: bool = False) -> NoReturn:
     """Speak MCP on stdin and stdout until stdin ends, SIGTERM or Ctrl-C; then the process ends with 0, at once.
 
-    Whoever can start this process can read the folder, so everything is allowed. Logs go to stderr. Nothing is lost by
-    ending in the middle: what is handed in is handed in whole or not at all.
+    Whoever can start this process can read the folder, so everything is allowed; but to answer the agent's questions
+    only with ``approve``: a model at the other end is not to allow what it asked for itself. Logs go to stderr. Nothing
+    is lost by ending in the middle: what is handed in is handed in whole or not at all.
     """
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: os._exit(0))
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="fsagent mcp: %(levelname)s: %(message)s")
     try:
-        asyncio.run(_speak(layout))
+        asyncio.run(_speak(layout, approve))
     except* BrokenPipeError:
         pass  # the client left without closing stdin first
     sys.stderr.flush()
     os._exit(0)
 
 
-async def _speak(layout: Layout) -> None:
+async def _speak(layout: Layout, approve: bool) -> None:
     from mcp.server.stdio import stdio_server
 
     from fsagent.faces.hub import Hub
 
-    access = Access(Caller("mcp"))
+    access = Access(Caller("mcp"), tuple(scope for scope in SCOPES if approve or scope != "approve"))
     server, _ = make_server(layout, Hub(layout), lambda _: access)
     async with stdio_server() as (read, write):
         await server.run(read, write, server.create_initialization_options())
@@ -254,6 +256,8 @@ def _failed(why: str) -> types.CallToolResult:
 
 
 def _lacks(access: Access, what: str, scope: str) -> str:
+    if not access.caller.name:
+        return f"{what} needs the scope {scope!r}; a person can start this as: fsagent mcp --approve"
     return (
         f"{what} needs the scope {scope!r}, and the token {access.caller.name!r} has only {', '.join(access.scopes)}; "
         f"a person can make one that may: fsagent token NAME --make --scope read --scope {scope}"
