@@ -197,7 +197,7 @@ def wait_for(layout: Layout, run: str, seconds: float) -> Document | None:
     """The result of a run as soon as it is published; None if that takes longer than ``seconds``."""
     end, pause = time.monotonic() + seconds, 0.002
     while (result := result_of(layout, run)) is None and time.monotonic() < end:
-        time.sleep(pause)
+        time.sleep(pause)  # to start watching would take longer than most answers
         pause = min(pause * 1.2, 0.2)
     return result
 

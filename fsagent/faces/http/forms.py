@@ -150,7 +150,7 @@ class _Parser(MultiPartParser):
             upload.file.close()
             self._folder.mkdir(exist_ok=True)
             upload.file = (self._folder / f".{self._current_files}").open("x+b")
-            self._files_to_close_on_error.append(upload.file)  # type: ignore[arg-type]
+            self._files_to_close_on_error.append(upload.file)  # type: ignore[arg-type]  # any open file will do
 
 
 def _ready(text: str, fields: Mapping[str, Any], files: Mapping[str, Path]) -> Incoming:

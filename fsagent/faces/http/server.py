@@ -133,7 +133,7 @@ class _Protocol(H11Protocol):
     What is no HTTP gets a problem for an answer, like everything else.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._await_head()
 
