@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import zoneinfo
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +19,7 @@ from fsagent.files.documents import decode
 from fsagent.files.fields import Duration, nearest, place, read_fields
 from fsagent.files.yamltext import load_mapping
 from fsagent.model import Fault, Trigger
+from fsagent.modelsettings import BudgetSettings, ModelSettings, budget_faults, model_faults
 
 FILE = "fsagent.yaml"
 Decision = Literal["allow", "ask", "deny"]
@@ -128,6 +130,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     approval_timeout: Duration = Duration(7 * 86400)
     tools: dict[str, Any] = {}
     triggers: dict[str, Any] = {}
+    trust: dict[str, Any] = {}
+    model: ModelSettings = ModelSettings()
+    budget: BudgetSettings = BudgetSettings()
     sandbox: Literal["auto", "off"] = "auto"
     sandbox_network: bool = False
     sandbox_read: tuple[str, ...] = ()
@@ -149,15 +154,24 @@ class Settings(Struct, frozen=True, kw_only=True):
         rule = self.tools.get("shell", DEFAULT_TOOLS["shell"])
         return any(word != "deny" for word in (rule.values() if isinstance(rule, dict) else (rule,)))
 
-    def rules(self, trigger: Trigger, tool: str) -> Rules:
+    def trusts(self, tool: str, subject: str) -> bool:
+        """True if what this call brings counts as the owner's own text (``trust``)."""
+        patterns = self.trust.get(tool, ())
+        return any(fnmatchcase(subject, each) for each in ([patterns] if isinstance(patterns, str) else patterns))
+
+    def rules(self, trigger: Trigger, tool: str, narrowed: Mapping[str, Any] | None = None) -> Rules:
         """What the settings say of a tool in a run that ``trigger`` asked for; the strictest decision counts.
 
-        ``tools`` always says something: ``allow`` where a tool is not named, but for shell and http.
+        ``tools`` always says something: ``allow`` where a tool is not named, but for shell and http. ``narrowed`` are
+        the command's or task's own rules.
         """
         rules = [(f"tools: {tool}", self.tools.get(tool, DEFAULT_TOOLS.get(tool, "allow")))]
-        narrowed = self.triggers.get(trigger, {})
-        if tool in narrowed:
-            rules.append((f"triggers: {trigger}: {tool}", narrowed[tool]))
+        for where, more in (
+            (f"triggers: {trigger}", self.triggers.get(trigger, {})),
+            ("its own tools", narrowed or {}),
+        ):
+            if tool in more:
+                rules.append((f"{where}: {tool}", more[tool]))
         return rules
 
 
@@ -216,7 +230,7 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
         datetime.now(UTC).strftime(settings.time_format).encode()
     except ValueError:
         yield ("time_format",), "is no strftime pattern"
-    yield from _rule_faults(("tools",), settings.tools)
+    yield from rule_faults(("tools",), settings.tools)
     known = get_args(Trigger)
     for trigger, rules in settings.triggers.items():
         if trigger not in known:
@@ -224,16 +238,22 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
         elif not isinstance(rules, dict):
             yield ("triggers", trigger), "must be a map of tools and rules, such as {shell: deny}"
         else:
-            yield from _rule_faults(("triggers", trigger), rules)
+            yield from rule_faults(("triggers", trigger), rules)
     for name in ("sandbox_read", "sandbox_write"):
         for number, where in enumerate(getattr(settings, name)):
             if not where.startswith(("/", "~/")) or not where.strip("~/.") or "/../" in f"{where}/":
                 yield (name, number), f"{where!r} is no place; write a path from / or ~/ on, such as ~/.local"
+    for tool, patterns in settings.trust.items():
+        if not isinstance(patterns, list | str) or not all(isinstance(each, str) for each in patterns):
+            yield ("trust", tool), 'must be a list of patterns, such as ["notes/*"]'
+    yield from ((("model", *path), message) for path, message in model_faults(settings.model))
+    yield from ((("budget", *path), message) for path, message in budget_faults(settings.budget))
     if settings.api:
         yield from _api_faults(settings.api)
 
 
-def _rule_faults(path: _Path, rules: dict[str, Any]) -> Iterator[tuple[_Path, str]]:
+def rule_faults(path: _Path, rules: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:
+    """What is wrong with a map from tools to rules, each with its place."""
     for tool, rule in rules.items():
         try:
             msgspec.convert(rule, Rule)

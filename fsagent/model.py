@@ -53,7 +53,8 @@ class ToolResult(Struct, frozen=True):
     """What a tool call brought. ``text`` is for the engine and for people; ``error`` is empty when it worked.
 
     ``changed`` are the files it wrote, ``remembered`` the facts it added to the soul; ``diff`` shows what changed, as
-    a unified diff for people (never for an engine), shortened where it is long.
+    a unified diff for people (never for an engine), shortened where it is long. ``untrusted`` says that the text is not
+    the owner's own (see ``Tool.foreign``).
     """
 
     text: str = ""
@@ -64,6 +65,7 @@ class ToolResult(Struct, frozen=True):
     remembered: tuple[str, ...] = ()
     data: Any = None
     diff: str = ""
+    untrusted: bool = False
 
     @property
     def ok(self) -> bool:
@@ -103,24 +105,41 @@ class Answer(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True):
-    """What an engine used: tokens of a model, read and written, and what they cost in US dollars. Offline: nothing."""
+    """What engines used: tokens of a model, read and written, and what they cost in US dollars. Offline: nothing.
+
+    ``tokens_cached`` are those of ``tokens_in`` that the provider had kept; ``turns`` counts what a model was asked,
+    ``unpriced`` how many of these nobody knows the price of, so that ``cost`` is without them.
+    """
 
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float = 0.0
+    tokens_cached: int = 0
+    turns: int = 0
+    unpriced: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, read and written."""
+        return self.tokens_in + self.tokens_out
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, self.cost + other.cost)
+        return Usage(
+            self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out, self.cost + other.cost,
+            self.tokens_cached + other.tokens_cached, self.turns + other.turns, self.unpriced + other.unpriced,
+        )  # fmt: skip
 
     def __bool__(self) -> bool:
-        return bool(self.tokens_in or self.tokens_out or self.cost)
+        return bool(self.tokens_in or self.tokens_out or self.cost or self.turns)
 
 
 class Step(Struct, frozen=True):
     """One engine turn: tool calls to make, or what ends the run (then ``calls`` is empty).
 
     ``quiet`` says that the answer need not reach a person unless they asked for it: nothing but work was done.
-    ``usage`` is what deciding this step took.
+    ``usage`` is what deciding this step took, ``model`` the model that decided it. ``memo`` is for the engine alone: a
+    JSON value that it finds again in the turn. ``halted`` says that a limit ended the run, not its work: a budget, or a
+    provider that lets nobody in.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -129,6 +148,9 @@ class Step(Struct, frozen=True):
     error: str = ""
     quiet: bool = False
     usage: Usage = Usage()
+    model: str = ""
+    memo: Any = None
+    halted: bool = False
 
 
 class Turn(Struct, frozen=True):
@@ -142,6 +164,8 @@ class Command(Struct, frozen=True, kw_only=True):
     """One request, understood. ``name`` is its relative name (``taxes/1.md``), in every place alike.
 
     ``not_before`` is set where the command has yet to be held back: not for one that has waited in the inbox.
+    ``model`` is the model it wants. ``tools`` (rules as in the settings) and ``budget`` (the most ``steps``, ``calls``,
+    ``tokens`` and US dollars of ``cost``) narrow what the settings say.
     """
 
     name: str
@@ -158,10 +182,16 @@ class Command(Struct, frozen=True, kw_only=True):
     task: str = ""
     slot: datetime | None = None
     report: Report = "always"
+    model: str = ""
+    tools: dict[str, Any] = {}
+    budget: dict[str, float] = {}
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """A recurring request. ``every`` is its period in seconds; 0 means the settings' heartbeat interval."""
+    """A recurring request. ``every`` is its period in seconds; 0 means the settings' heartbeat interval.
+
+    ``settings`` are the fields of its file that its commands carry as they are: model, tools, budget.
+    """
 
     name: str
     path: str
@@ -172,6 +202,7 @@ class Task(Struct, frozen=True, kw_only=True):
     timeout: float = 0.0
     steps: tuple[ToolCall, ...] = ()
     report: Report = "auto"
+    settings: dict[str, Any] = {}
 
 
 class Fact(Struct, frozen=True):
@@ -204,3 +235,4 @@ class Run(Struct, frozen=True, kw_only=True):
     error: str = ""
     answer: str = ""
     usage: Usage = Usage()
+    untrusted: bool = False

@@ -303,21 +303,4 @@ class Runner:
         if tool is None:
             known = ", ".join(sorted(self._tools))
             raise ToolError(f"there is no tool {call.tool!r}{nearest(call.tool, self._tools)}; there are: {known}")
-        names = tool.args.__struct_fields__
-        args = {tool.main if name == "" else name: value for name, value in call.args.items()}
-        for name in args:
-            if name not in names:
-                raise ToolError(
-                    f"{call.tool} has no argument {name!r}{nearest(name, names)}; it takes {', '.join(names)}"
-                )
-        try:
-            return tool, msgspec.convert(args, tool.args, strict=False)
-        except msgspec.ValidationError as error:
-            raise ToolError(f"{call.tool}: {_in_words(str(error))}") from None
-
-
-def _in_words(message: str) -> str:
-    text, _, path = message.partition(" - at `$")
-    where = path.strip("`.")
-    text = text.replace("`", "'").replace("Object missing required field", "misses the argument")
-    return f"{where}: {text}" if where else text
+        return tool, tool.understand(call.args)

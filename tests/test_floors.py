@@ -24,7 +24,7 @@ FUNCTION_LINES = 70
 # The table of DESIGN.md §4. A folder stands for all of its modules.
 FLOORS = {
     0: ["fsagent", "errors", "model"],
-    1: ["config", "extensions", "facts", "files", "memory", "outline", "statements", "vocabulary"],
+    1: ["config", "extensions", "facts", "files", "memory", "modelsettings", "outline", "statements", "vocabulary"],
     2: ["workspace"],
     3: ["policy", "consent", "tools", "engines", "runner"],
     4: [

@@ -30,6 +30,7 @@ class Offline:
     """See the module. Keeps no state; ``decide`` derives everything from the request and the past turns."""
 
     name = "offline"
+    suggestible = False
 
     def decide(self, request: Request, turns: Sequence[Turn]) -> Step:
         """The next step of the playbook or of what was understood; ends at the first step that failed."""

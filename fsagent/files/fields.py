@@ -1,7 +1,7 @@
 """From a map of text to a typed value, collecting every fault with its place.
 
 The schema is a msgspec struct: its fields, their types and defaults. Besides msgspec's own types there are
-``Duration`` (seconds) and ``Moment`` (a point in time).
+``Duration`` (seconds), ``Amount`` (a number or no limit) and ``Moment`` (a point in time).
 """
 
 from __future__ import annotations
@@ -46,6 +46,29 @@ class Duration(float):
         if total > MAX_SECONDS:
             raise ValueError(f"{text!r} is longer than ten years")
         return cls(total)
+
+
+class Amount(float):
+    """A number that may be written short (``20k``, ``1.5M``), or ``off`` for no limit (infinity)."""
+
+    @classmethod
+    def off(cls) -> Amount:
+        """No limit."""
+        return cls("inf")
+
+    @classmethod
+    def parse(cls, text: str) -> Amount:
+        """The number. Raises ``ValueError`` with what to write instead."""
+        word = text.strip().lower().replace("_", "")
+        if word in ("off", "none", "unlimited"):
+            return cls.off()
+        found = re.fullmatch(r"\$?(\d+(?:\.\d+)?|\.\d+)\s*([km]?)", word)
+        if not found:
+            raise ValueError(f"{text!r} is no amount; write a number such as 200, 20k, 1.5M or 0.50, or off")
+        return cls(float(found[1]) * {"": 1, "k": 1_000, "m": 1_000_000}[found[2]])
+
+    def __str__(self) -> str:
+        return "off" if self == float("inf") else f"{float(self):,.10g}"
 
 
 def format_duration(seconds: float) -> str:
@@ -94,7 +117,7 @@ def parse_moment(text: str, now: datetime) -> datetime:
 def _hook(kind: type, value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("must be a single value, not a list or a map")
-    if not issubclass(kind, Duration | Moment):
+    if not issubclass(kind, Amount | Duration | Moment):
         raise NotImplementedError
     return kind.parse(value)
 

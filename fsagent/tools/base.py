@@ -8,13 +8,25 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
+import msgspec
 from msgspec import Struct
 
+from fsagent.errors import ToolError
+from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Fact, Run, ToolCall, ToolResult
 
 Effect = Literal["read", "repeatable", "once"]
+Reach = Literal["inside", "memory", "outside"]
 A = TypeVar("A", bound=Struct)
+_SAYS_NOTHING = ("title", "description", "$defs", "$schema", "additionalProperties")
+_EMPTY: tuple[tuple[str, object], ...] = (
+    ("default", ""),
+    ("default", []),
+    ("default", {}),
+    ("default", None),
+    ("required", []),
+)
 
 
 class Remembered(Struct, frozen=True):
@@ -117,7 +129,8 @@ class Tool(ABC, Generic[A]):
     ``args`` is the struct of its arguments and ``main`` the one that a bare value stands for (``- read: notes.md``).
     ``effect`` says what a crash in the middle means: ``read`` changes nothing, ``repeatable`` may be done again with
     the same outcome, ``once`` must not be done again unless ``happened`` can tell. ``slow`` marks tools that may take
-    long (programs, the network): runs that use them never keep others waiting.
+    long (programs, the network): runs that use them never keep others waiting. ``hint`` says to a model what the tool
+    is for and what its arguments mean, in as few words as will do.
 
     Limits: a tool is one object used by several threads; it keeps no state between calls.
     """
@@ -127,6 +140,38 @@ class Tool(ABC, Generic[A]):
     main: ClassVar[str]
     effect: ClassVar[Effect] = "once"
     slow: ClassVar[bool] = True
+    hint: ClassVar[str] = ""
+
+    def understand(self, args: dict[str, Any]) -> A:
+        """Arguments as they were written (JSON values; "" names the main one), as a value of ``args``.
+
+        Raises ``ToolError`` that names the argument and what it takes.
+        """
+        names = self.args.__struct_fields__
+        given = {self.main if name == "" else name: value for name, value in args.items()}
+        for name in given:
+            if name not in names:
+                raise ToolError(
+                    f"{self.name} has no argument {name!r}{nearest(name, names)}; it takes {', '.join(names)}"
+                )
+        try:
+            return msgspec.convert(given, self.args, strict=False)
+        except msgspec.ValidationError as error:
+            raise ToolError(f"{self.name}: {_in_words(str(error))}") from None
+
+    def schema(self) -> dict[str, Any]:
+        """The arguments as a JSON Schema of an object, for models: no titles, no references."""
+        return lean_schema(msgspec.json.schema(self.args))
+
+    def reach(self, args: A, context: Context) -> Reach:
+        """How far the call reaches: ``inside`` the workspace's files; into the ``memory``, which later runs obey (the
+        soul, the tasks); or ``outside``, which is what holds for a tool that says nothing."""
+        return "outside"
+
+    def foreign(self, args: A, result: ToolResult) -> bool:
+        """True where the result may hold text that somebody else than the owner wrote: true of anything that was read
+        anywhere. What was so taken in never gains authority (see ``consent``)."""
+        return True
 
     @abstractmethod
     def run(self, args: A, context: Context) -> ToolResult:
@@ -158,3 +203,33 @@ class Tool(ABC, Generic[A]):
     def happened(self, args: A, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
         """After a crash: the result if the call took place, False if it did not, None if nobody can know."""
         return None
+
+
+def lean_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON Schema as small as it can be with the same meaning for a model: references put in place, titles, texts
+    and empty defaults left out. A reference that leads into itself ends as any value."""
+    parts = schema.get("$defs", {})
+
+    def lean(node: Any, inside: tuple[str, ...] = ()) -> Any:
+        if not isinstance(node, dict):
+            return [lean(each, inside) for each in node] if isinstance(node, list) else node
+        if "$ref" in node:
+            name = str(node["$ref"]).rpartition("/")[2]
+            return {} if name in inside else lean(parts.get(name, {}), (*inside, name))
+        kept = {}
+        for key, value in node.items():
+            if key == "properties":
+                kept[key] = {name: lean(each, inside) for name, each in value.items()}
+            elif key not in _SAYS_NOTHING and (key, value) not in _EMPTY:
+                kept[key] = lean(value, inside)
+        return kept
+
+    found: dict[str, Any] = lean(schema)
+    return found
+
+
+def _in_words(message: str) -> str:
+    text, _, path = message.partition(" - at `$")
+    where = path.strip("`.")
+    text = text.replace("`", "'").replace("Object missing required field", "misses the argument")
+    return f"{where}: {text}" if where else text

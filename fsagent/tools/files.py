@@ -45,30 +45,51 @@ class EditArgs(PathArgs, frozen=True, forbid_unknown_fields=True):
     new: str
 
 
-class Read(FileTool[PathArgs]):
+class ReadArgs(PathArgs, frozen=True, forbid_unknown_fields=True):
+    """``start`` is the line to begin with, from 1."""
+
+    path: str
+    start: int = 1
+
+
+class Read(FileTool[ReadArgs]):
     """The text of a file."""
 
     name = "read"
-    args = PathArgs
+    args = ReadArgs
     effect = "read"
+    hint = "The text of a file. start: the line to begin with (from 1)."
 
-    def run(self, args: PathArgs, context: Context) -> ToolResult:
-        """The text, at most ``max_output`` characters of it; says so where that is not all."""
+    def run(self, args: ReadArgs, context: Context) -> ToolResult:
+        """The text from ``start`` on, at most ``max_output`` characters of it; says how to go on where that is not all.
+
+        Limit: ``start`` looks for its line in the first ``MAX_EDIT`` bytes.
+        """
         path = relative(args.path, context.root)
+        most = 4 * context.max_output if args.start <= 1 else MAX_EDIT
         with on_disk(path), _reading(context.root, path) as fd:
             size = os.fstat(fd).st_size
-            raw = _pread(fd, 4 * context.max_output, 0)
+            raw = _pread(fd, most, 0)
         text = _text(raw, path, complete=len(raw) >= size)
+        if args.start > 1:
+            text = "".join(text.splitlines(keepends=True)[args.start - 1 :])
+            if not text:
+                raise ToolError(f"{path}: has no line {args.start}")
         if len(text) <= context.max_output and len(raw) >= size:
             return ToolResult(text=text)
         shown = text[: context.max_output]
-        return ToolResult(text=f"{shown}\n… (only the first {len(shown):,} characters of {size:,} bytes are shown)")
+        if args.start <= 1 and "\n" not in shown:
+            return ToolResult(text=f"{shown}\n… (only the first {len(shown):,} characters of {size:,} bytes are shown)")
+        going_on = args.start + shown.count("\n")
+        part = f"the first {len(shown):,} characters" if args.start <= 1 else f"{len(shown):,} characters"
+        return ToolResult(text=f"{shown}\n… (only {part} of {size:,} bytes are shown; go on with start: {going_on})")
 
 
 class Write(FileTool[TextArgs]):
     """Make a file, or replace all of it."""
 
     name = "write"
+    hint = "Make a file, or replace all of it."
     args = TextArgs
     effect = "repeatable"
 
@@ -96,6 +117,7 @@ class Append(FileTool[TextArgs]):
     """Add whole lines to the end of a file."""
 
     name = "append"
+    hint = "Add whole lines at the end of a file."
     args = TextArgs
     effect = "once"
 
@@ -166,6 +188,7 @@ class Edit(FileTool[EditArgs]):
     """Replace one passage of a file."""
 
     name = "edit"
+    hint = "Replace the one passage old by new; copy old exactly."
     args = EditArgs
     effect = "once"
 

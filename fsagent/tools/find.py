@@ -45,6 +45,7 @@ class List(FileTool[ListArgs]):
     """What lies in a folder."""
 
     name = "list"
+    hint = "What lies in a folder. pattern: *.md, or **/*.md for subfolders too."
     args = ListArgs
     effect = "read"
 
@@ -70,6 +71,7 @@ class SearchFiles(FileTool[SearchArgs]):
     """Lines that hold a text."""
 
     name = "search_files"
+    hint = "Lines of files that hold a plain text, in any case."
     args = SearchArgs
     main = "query"
     effect = "read"

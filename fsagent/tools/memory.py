@@ -5,7 +5,8 @@
 - remember: ``{"fact", "key", "known", "replaced": [texts]}``
 - forget: ``{"about", "removed": [texts]}``
 - recall of the soul: ``{"about", "facts": [{"text", "key", "exact"}]}``; ``exact`` is False where only the words match
-- recall of runs: ``{"since", "runs": [{"run", "command", "task", "status", "started", "answer", "error"}]}``
+- recall of runs: ``{"since", "runs": [{"run", "command", "task", "status", "started", "answer", "error",
+  "untrusted"}]}``
 - recall of the status: ``{"status"}``
 
 The ``diff`` of remember and forget shows the statements that came and went, without their bullets, and nothing else.
@@ -23,7 +24,7 @@ from fsagent.errors import ToolError
 from fsagent.facts import clean_fact, exact_facts, fact_key, find_facts, same_fact
 from fsagent.model import Fact, Run, ToolResult
 from fsagent.statements import MAX_STATEMENT, fold, has_one_value, plain, sentence, subject_key, third_person
-from fsagent.tools.base import Context, Tool
+from fsagent.tools.base import Context, Reach, Tool
 from fsagent.tools.diff import statements
 from fsagent.vocabulary import OWNER_WORDS
 
@@ -46,10 +47,19 @@ class Remember(Tool[RememberArgs]):
     """
 
     name = "remember"
+    hint = "Keep one fact for good, as a short statement."
     args = RememberArgs
     main = "fact"
     effect = "repeatable"
     slow = False
+
+    def reach(self, args: RememberArgs, context: Context) -> Reach:
+        """Every later run reads the soul."""
+        return "memory"
+
+    def foreign(self, args: RememberArgs, result: ToolResult) -> bool:
+        """What it tells is ours, or stands in the soul."""
+        return False
 
     def run(self, args: RememberArgs, context: Context) -> ToolResult:
         """Remember it; remembering the same fact again changes nothing."""
@@ -103,10 +113,19 @@ class Forget(Tool[ForgetArgs]):
     """
 
     name = "forget"
+    hint = "Take facts out of the memory, by what they are about."
     args = ForgetArgs
     main = "about"
     effect = "repeatable"
     slow = False
+
+    def reach(self, args: ForgetArgs, context: Context) -> Reach:
+        """Every later run reads the soul."""
+        return "memory"
+
+    def foreign(self, args: ForgetArgs, result: ToolResult) -> bool:
+        """What it tells is ours, or stands in the soul."""
+        return False
 
     def run(self, args: ForgetArgs, context: Context) -> ToolResult:
         """Forget it; there is nothing wrong with not having known it."""
@@ -141,10 +160,19 @@ class Recall(Tool[RecallArgs]):
     """Looks up facts, past runs (at most 200, newest first, never the run that asks) or the status."""
 
     name = "recall"
+    hint = "Look up facts (source soul), past runs (runs; since: today, yesterday, a date) or the present status."
     args = RecallArgs
     main = "about"
     effect = "read"
     slow = False
+
+    def reach(self, args: RecallArgs, context: Context) -> Reach:
+        """It only looks."""
+        return "inside"
+
+    def foreign(self, args: RecallArgs, result: ToolResult) -> bool:
+        """The soul is the owner's word; answers of runs that read something else are not."""
+        return args.source == "runs" and any(row["untrusted"] for row in (result.data or {}).get("runs", ()))
 
     def run(self, args: RecallArgs, context: Context) -> ToolResult:
         """Look it up; to find nothing is a result, not an error."""
@@ -204,6 +232,7 @@ def _row(run: Run, now: datetime) -> dict[str, Any]:
         "started": started,
         "answer": run.answer,
         "error": run.error,
+        "untrusted": run.untrusted,
     }
 
 

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.paths import SafeRoot
-from fsagent.tools.base import Context, Tool
+from fsagent.model import ToolResult
+from fsagent.tools.base import Context, Reach, Tool
 
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
@@ -31,6 +32,14 @@ class FileTool(Tool[P]):
 
     main = "path"
     slow = False
+
+    def reach(self, args: P, context: Context) -> Reach:
+        """The workspace's files, and nothing else."""
+        return "inside"
+
+    def foreign(self, args: P, result: ToolResult) -> bool:
+        """True of what is read; what writing tells is ours."""
+        return self.effect == "read"
 
     def prepare(self, args: P, context: Context) -> P:
         """The arguments with the path's real place: relative to the root, links followed."""

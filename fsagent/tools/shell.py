@@ -24,7 +24,7 @@ from msgspec import Struct
 from fsagent.errors import ToolError
 from fsagent.files.fields import format_duration
 from fsagent.model import ToolResult
-from fsagent.tools.base import Context, Tool
+from fsagent.tools.base import Context, Reach, Tool
 from fsagent.tools.sandbox import Cell, cell
 from fsagent.tools.text import seconds
 
@@ -54,9 +54,15 @@ class Shell(Tool[ShellArgs]):
     """Run a program."""
 
     name = "shell"
+    hint = "Run a program in the workspace; a line for sh with shell: true."
     args = ShellArgs
     main = "command"
     effect = "once"
+
+    def reach(self, args: ShellArgs, context: Context) -> Reach:
+        """A program that is locked in, without a network, stays inside."""
+        wanted = context.home.sandbox()
+        return "inside" if wanted.on and not wanted.network and not wanted.write else "outside"
 
     def subject(self, args: ShellArgs) -> str:
         """The command line exactly as it is executed: with ``shell`` it begins with ``/bin/sh -c``."""

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from fsagent.errors import ToolError
 from fsagent.model import ToolCall, ToolResult
-from fsagent.tools.base import Context, TaskView, Tool
+from fsagent.tools.base import Context, Reach, TaskView, Tool
 
 Action = Literal["create", "list", "show", "pause", "resume", "run"]
 
@@ -39,6 +39,10 @@ class TaskTool(Tool[TaskArgs]):
     """
 
     name = "task"
+    hint = (
+        "Requests that are run again and again. create: name, every (1h, heartbeat), and request (plain words) or "
+        "steps; to change a task of yours, create it again."
+    )
     args = TaskArgs
     main = "action"
     slow = False
@@ -66,6 +70,14 @@ class TaskTool(Tool[TaskArgs]):
             run = home.run_task(task.name)
             return _result(args.action, [task], f"Handed in: {task.name} (run {run})", run)
         return _result(args.action, [task], _line(task))
+
+    def reach(self, args: TaskArgs, context: Context) -> Reach:
+        """A task is obeyed later; to look at it changes nothing."""
+        return "inside" if args.action in ("list", "show") else "memory"
+
+    def foreign(self, args: TaskArgs, result: ToolResult) -> bool:
+        """The task files are the owner's word."""
+        return False
 
     def subject(self, args: TaskArgs) -> str:
         """The action and the task, as in ``pause backup``."""

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from fsagent.config import rule_faults
 from fsagent.errors import DocumentError
 from fsagent.files.documents import Document, read_document
-from fsagent.files.fields import Duration, Moment, read_fields
+from fsagent.files.fields import Amount, Duration, Moment, place, read_fields
 from fsagent.files.yamltext import plain, position
 from fsagent.model import Command, Fault, ToolCall
 from fsagent.workspace.runs import Envelope
 
 MAX_STEPS = 1_000
 _STEP_WORDS = ("on_error",)
+
+
+class Narrowed(Struct, frozen=True, kw_only=True):
+    """The most that a run may use, where that is less than the settings say."""
+
+    steps: Amount | None = None
+    calls: Amount | None = None
+    tokens: Amount | None = None
+    cost: Amount | None = None
 
 
 class CommandFields(Struct, frozen=True):
@@ -32,6 +44,9 @@ class CommandFields(Struct, frozen=True):
     draft: bool = False
     attachments: tuple[str, ...] = ()
     steps: Any = None
+    model: str = ""
+    tools: Any = None
+    budget: Narrowed | None = None
 
 
 def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int, engine: str) -> Command:
@@ -51,6 +66,7 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
             faults += error.faults
     if fields is not None:
         faults += [_at(document, name, why) for name, why in _unfit(fields)]
+        faults += narrowing_faults(document, fields.tools, fields.budget)
     if not faults and not document.body and not calls:
         faults.append(Fault(file, "holds no request; write below the --- what is to be done"))
     if faults or fields is None:
@@ -70,6 +86,9 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
         task=envelope.task,
         slot=envelope.slot,
         report=envelope.report,
+        model=fields.model,
+        tools=fields.tools or {},
+        budget=_limits(fields.budget),
     )
 
 
@@ -153,6 +172,31 @@ def _unfit(fields: CommandFields) -> Sequence[tuple[str, str]]:
         if not is_attachment(name):
             found.append(("attachments", f"{name!r} must be the name of a file beside the command"))
     return found
+
+
+def narrowing_faults(document: Document, tools: Any, budget: Narrowed | None) -> list[Fault]:
+    """What is wrong with ``tools:`` and ``budget:`` of a command or task. Which tools there are is known elsewhere."""
+    found: list[Fault] = []
+    if tools and not isinstance(tools, dict):
+        found.append(_at(document, "tools", "must be a map of tools and rules, such as {shell: deny}"))
+    elif tools:
+        for path, why in rule_faults(("tools",), tools):
+            line, column = place(document.fields, path, document.first_line)
+            found.append(Fault(document.file, why, line, column, ".".join(map(str, path))))
+    for name, most in _limits(budget).items():
+        if most == math.inf:
+            found.append(
+                _at(document, "budget", f"{name}: a number is needed here, for it can only be less than allowed")
+            )
+    return found
+
+
+def _limits(budget: Narrowed | None) -> dict[str, float]:
+    return (
+        {name: float(most) for name, most in msgspec.structs.asdict(budget).items() if most is not None}
+        if budget
+        else {}
+    )
 
 
 def _held_until(fields: CommandFields, envelope: Envelope) -> datetime | None:

@@ -24,8 +24,9 @@ from fsagent.files.atomic import numbered, write_atomic, write_new
 from fsagent.files.documents import read_document, rewrite_document, write_document
 from fsagent.files.fields import Duration, format_duration, nearest, read_fields
 from fsagent.files.names import conflict_of, is_command_name, skip_directory
+from fsagent.files.yamltext import plain
 from fsagent.model import MAX_DOCUMENT, Fault, Report, Task, ToolCall
-from fsagent.workspace.commands import read_steps
+from fsagent.workspace.commands import Narrowed, narrowing_faults, read_steps
 from fsagent.workspace.layout import Layout, readable
 from fsagent.workspace.runs import Envelope, drop
 
@@ -60,6 +61,9 @@ class TaskFields(Struct, frozen=True):
     timeout: Duration | None = None
     report: Report = "auto"
     steps: Any = None
+    model: str = ""
+    tools: Any = None
+    budget: Narrowed | None = None
 
 
 class TaskState(Struct, frozen=True, omit_defaults=True):
@@ -85,6 +89,8 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
             calls = read_steps(document)
         except DocumentError as error:
             faults += error.faults
+    if fields is not None:
+        faults += narrowing_faults(document, fields.tools, fields.budget)
     if not faults and not document.body and not calls:
         faults.append(Fault(path, "holds no request; write below the --- what is to be done"))
     if faults or fields is None:
@@ -99,6 +105,9 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
         timeout=float(fields.timeout or 0),
         steps=calls,
         report=fields.report,
+        settings={
+            name: plain(document.fields[name]) for name in ("model", "tools", "budget") if document.fields.get(name)
+        },
     )
 
 
@@ -185,7 +194,7 @@ class TaskBook:
 
     def request(self, task: Task, slot: datetime | None, run: str, now: datetime, by: str = "") -> bool:
         """Hand the task's request in at the side door; False if this run exists already. ``by`` names who asked."""
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = dict(task.settings)
         if task.engine:
             fields["engine"] = task.engine
         if task.timeout:
