@@ -46,6 +46,7 @@ class Completion:
         run.folder.record(
             "finished", outcome=outcome, body=run.body, status=status, answer=outcome.answer, error=outcome.error,
             engine=outcome.engine, changed=outcome.changed, remembered=outcome.remembered, usage=outcome.usage,
+            untrusted=outcome.untrusted,
             finished=outcome.finished.astimezone(UTC),
         )  # fmt: skip
 

@@ -54,10 +54,31 @@ class Consent:
     ) -> None:
         self._run, self._rules_of, self._standing = run, rules_of, standing
         self._answers, self._used = dict(answers), used
+        self._foreign = ""
 
-    def verdict(self, tool: str, subject: str) -> Verdict:
-        """What the settings say."""
-        return decide(tool, subject, self._rules_of(tool))
+    def take_in(self, foreign: bool, source: str) -> None:
+        """Note that the engine has read foreign text (from ``source``): the first source stands in the questions."""
+        if foreign and not self._foreign:
+            self._foreign = source
+
+    def verdict(self, tool: Tool[Any], args: Any, context: Context) -> Verdict:
+        """What the settings say; and of what they allow, what must be asked all the same.
+
+        The Rule of Two: who has read foreign text, and sees the owner's own (the soul is in every request), does not
+        change anything outside, nor what later runs obey, unless a person says so. So it can be led to ask, no further.
+        Source: shared/facts/memory-security-time.md §2.
+        """
+        verdict = decide(tool.name, tool.subject(args), self._rules_of(tool.rule or tool.name))
+        if not verdict.allowed:
+            return verdict
+        doubt = tool.doubt(args, context)
+        if doubt:
+            return Verdict("ask", doubt)
+        if self._foreign and tool.reach(args, context) != "inside":
+            goes = "into what later runs obey" if tool.reach(args, context) == "memory" else "out of the workspace"
+            return Verdict("ask", f"{tool.name} reaches {goes}, and the run has read text that is not yours "
+                                  f"(from {self._foreign})")  # fmt: skip
+        return verdict
 
     def for_good(self, tool: str, subject: str) -> bool:
         """True if a person allowed this for good."""

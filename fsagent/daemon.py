@@ -19,23 +19,17 @@ from fsagent.config import Settings, load_settings
 from fsagent.errors import AlreadyRunningError, SettingsError
 from fsagent.extensions import unknown_names
 from fsagent.files.locks import lock
-from fsagent.home import WorkspaceHome
-from fsagent.intake import Intake
+from fsagent.house import House
 from fsagent.lanes import Lanes
 from fsagent.memory import give_memory_back
 from fsagent.parking import Parking
-from fsagent.pipeline import Admitted, Again, Parked, Pipeline
-from fsagent.reporter import Reporter
-from fsagent.runner import Runner
-from fsagent.tools import load_tools
+from fsagent.pipeline import Admitted, Again, Parked
 from fsagent.watcher import ARRIVALS, CHANGES, Watcher
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
 from fsagent.workspace.runs import RunFolder, take_cancels
-from fsagent.workspace.soul import Soul
-from fsagent.workspace.status import DAEMON_LOCK, Snapshot, StatusBoard, read_snapshot, render
-from fsagent.workspace.tasks import TaskBook
+from fsagent.workspace.status import DAEMON_LOCK, Snapshot, read_snapshot, render
 
 STATUS_EVERY = 1.0
 RETRY_AFTER_TROUBLE = 10.0
@@ -100,27 +94,12 @@ class Daemon:
             ) from None
         layout = self.layout
         recovery.clear_temporary(layout, self.now())
-        self._index = recovery.open_index(layout)
-        self._soul = Soul(layout.soul, layout.locks / "soul.lock")
-        self._book = TaskBook(layout)
-        self._intake = Intake(layout, self.settings, self.journal)
-        self._board = StatusBoard(layout)
-        self._reporter = Reporter(layout, self.settings, self._book, self._index, self._soul, self.now)
-        self._tools = load_tools()
-        runner = Runner(self._tools)
-        home = WorkspaceHome(
-            self._soul,
-            self._book,
-            self._index,
-            self.settings,
-            self.now,
+        self._house = house = House(
+            layout, self.settings, self.journal, self.now, self.wake,
             lambda: render(self._snapshot(), alive=True).partition("\n\n")[2],
-            self.wake,
-        )
-        self._pipeline = Pipeline(
-            layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now,
             lambda run: self._stopping or self._lanes.cancelled(run),
         )  # fmt: skip
+        self._index, self._book, self._intake, self._pipeline = house.index, house.book, house.intake, house.pipeline
         self._lanes = Lanes(self._work, lambda: self._settings.max_runs, self.wake)
         self._parking = Parking(
             layout, self.settings, self.journal, Allowances(layout), self._pipeline.revise, self._resume, self.now
@@ -243,10 +222,10 @@ class Daemon:
         self._watcher.stop()
         cut = [run.folder.run for run in self._lanes.running()]
         with suppress(OSError, sqlite3.Error):  # a full disk must not keep us from ending
-            self._board.farewell(self._snapshot())
+            self._house.board.farewell(self._snapshot())
             self.journal.append("daemon stopped", pid=os.getpid(), cut_short=cut)
             self.journal.close()
-            self._index.close()
+            self._house.close()
         self._lock.release()
 
     def _look_around(self) -> None:
@@ -265,6 +244,7 @@ class Daemon:
         else:
             if settings != self._settings or self._settings_fault:
                 self._settings, self._settings_fault = settings, None
+                self._house.read_secrets()
                 self.journal.append("settings read")
                 self._check_settings()
                 for companion in self._companions:
@@ -370,12 +350,12 @@ class Daemon:
         self._status_due = False
         self._next_status = time.monotonic() + STATUS_EVERY
         try:
-            self._board.write(self._snapshot())
+            self._house.board.write(self._snapshot())
         except OSError as error:
             self._complain(error, command="status.md")
 
     def _snapshot(self) -> Snapshot:
-        return self._reporter.snapshot(
+        return self._house.reporter.snapshot(
             lying=self._intake.lying,
             running=self._lanes.running(),
             waiting=self._intake.waiting() + self._lanes.waiting(),
@@ -384,7 +364,10 @@ class Daemon:
             approvals=self._parking.lines(),
             settings_fault=str(self._settings_fault or ""),
             unwatched=self._watcher.trouble,
-            companions=[f"api: {trouble}" for companion in self._companions if (trouble := companion.trouble())],
+            companions=[
+                *self._house.purse.lines(),
+                *(f"api: {trouble}" for companion in self._companions if (trouble := companion.trouble())),
+            ],
             answers=self._parking.trouble(),
             scan_seconds=self._scan_seconds,
         )

@@ -24,15 +24,17 @@ from fsagent.attempts import tries, waits_until
 from fsagent.completion import Completion, Ended, is_news, words
 from fsagent.config import Settings
 from fsagent.consent import ApprovalNeeded, Consent, Place
+from fsagent.dispatch import OFFLINE, engine_for
 from fsagent.engines import engine_names, load_engine
-from fsagent.engines.base import Engine, Request
 from fsagent.errors import DocumentError
-from fsagent.files.atomic import sync_dir
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
-from fsagent.model import Command, Fault, Question, Run, Step, ToolCall, Trigger, Turn
-from fsagent.runner import Ending, Progress, Runner, Stopped, replay
+from fsagent.host import Purse, RunHost
+from fsagent.model import Command, Fault, Question, Run, Step, ToolCall, Trigger
+from fsagent.progress import Ending, Progress, replay
+from fsagent.runner import Runner, Stopped
 from fsagent.tools.base import Context, Home
+from fsagent.workers import WorkerLost, WorkerOverdue, Workers
 from fsagent.workspace import approvals
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.commands import read_command, steps_of
@@ -45,6 +47,7 @@ from fsagent.workspace.runs import Cancel, Envelope, RunFolder, discard_empty
 from fsagent.workspace.soul import Soul
 
 MAX_CRASHES = 2
+MAX_OUTPUT = 200_000
 MAX_RETRY_WAIT = 3600.0
 
 
@@ -86,16 +89,20 @@ class Pipeline:
         soul: Soul,
         home: Home,
         runner: Runner,
+        workers: Workers,
+        purse: Purse,
+        secrets: Callable[[], Mapping[str, str]],
         now: Callable[[], datetime],
         stopping: Callable[[str], bool],
     ) -> None:
         self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
         self._soul, self._home, self._runner = soul, home, runner
+        self._workers, self._purse, self._secrets = workers, purse, secrets
         self._now, self._stopping = now, stopping
         self._completion = Completion(layout, journal, index)
         self._allowances = Allowances(layout)
         self._root: SafeRoot = tools_root(layout)
-        self._engines: dict[str, Engine] = {}
+        self._offline = load_engine(OFFLINE)
         self._engine_names = ("auto", *engine_names())
 
     def admit(self, folder: RunFolder) -> Admitted | Again | Parked | None:
@@ -130,10 +137,9 @@ class Pipeline:
             return Again(folder, waiting)
         folder.record("attempt", n=attempt + 1, time=now.astimezone(UTC), pid=os.getpid())
         if crashes >= MAX_CRASHES:
-            error = f"the daemon was ended {crashes} times while this ran, so it is not tried again"
-            self._complete_one(
-                self._end(folder, envelope, None, attempt, Ending(Step(status="interrupted", error=error)))
-            )
+            error = f"the daemon, or its worker, was ended {crashes} times while this ran, so it is not tried again"
+            ending = Ending(Step(status="interrupted", error=error), replay(events).done())
+            self._complete_one(self._end(folder, envelope, None, attempt, ending))
             return None
         try:
             return self._understand(folder, envelope, attempt + 1)
@@ -166,7 +172,7 @@ class Pipeline:
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
         folder.record("started", time=self._now().astimezone(UTC))
         try:
-            ending = self._run(folder, command, self._engine(command), replay(folder.events()))
+            ending = self._run(folder, command)
         except Stopped:
             cancel = folder.cancelled()
             if cancel is None:
@@ -175,6 +181,10 @@ class Pipeline:
             ending = _cancelled(cancel, replay(folder.events()))
         except ApprovalNeeded:
             return self._park(folder, envelope)
+        except WorkerLost as error:  # it counts as a try that a crash cut short
+            self._journal.append("error", run=folder.run, error=f"the worker process died: {error}")
+            folder.close()
+            return Again(folder, self._now())
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
             ending = self._internal(folder, error)
         if ending.step.status == "failed" and admitted.attempt <= command.retries:
@@ -230,9 +240,10 @@ class Pipeline:
         faults += repeats.superseded(self._layout, self._index, envelope, raw)
         if faults:
             raise DocumentError(faults)
+        command = msgspec.structs.replace(command, engine=engine_for(command, settings))
         folder.record("understood", id=command.id, thread=command.thread)
         self._completion.enlist(folder, envelope, is_open=True)
-        slow = _engine_name(command) != "offline" or self._runner.is_slow(command.steps)
+        slow = command.engine != OFFLINE or self._runner.is_slow(command.steps)
         return Admitted(folder, envelope, command, attempt, slow)
 
     def _hold(self, folder: RunFolder, envelope: Envelope, at: datetime) -> Again:
@@ -261,39 +272,35 @@ class Pipeline:
         self._completion.record(run, status="refused")
         self._complete_one(run)
 
-    def _engine(self, command: Command) -> Engine:
-        name = _engine_name(command)
-        if name not in self._engines:
-            self._engines[name] = load_engine(name)
-        return self._engines[name]
-
-    def _run(self, folder: RunFolder, command: Command, engine: Engine, progress: Progress) -> Ending:
-        settings = self._settings()
-        context = self._context(folder.run, command.trigger, command.timeout)
-
-        def ask() -> Request:
-            return Request(
-                command=command, soul=self._soul.read()[0], now=settings.local(self._now()), run=folder.run,
-                time_format=settings.time_format,
-            )  # fmt: skip
-
-        anchored = False
-
-        def record(event: str, *, durable: bool = False, **fields: Any) -> None:
-            nonlocal anchored
-            folder.record(event, **fields)
-            if durable:
-                folder.sync()
-                if not anchored:
-                    sync_dir(folder.path)
-                    sync_dir(self._layout.runs)
-                    anchored = True
-
-        def standing(tool: str, subject: str) -> bool:
-            return self._allowances.allows(tool, subject, command.trigger)
-
-        rules_of = partial(settings.rules, command.trigger)
-        return self._runner.run(engine, ask, context, rules_of, record, progress, command.retries > 0, standing)
+    def _run(self, folder: RunFolder, command: Command) -> Ending:
+        """Have the run done: by the offline engine here, by any other in a worker process."""
+        context, repeat = self._context(folder.run, command.trigger, command.timeout), command.retries > 0
+        host = RunHost(
+            self._layout, folder, command, self._settings, self._soul, self._index, self._allowances, self._purse,
+            self._secrets, self._now,
+        )  # fmt: skip
+        if command.engine == OFFLINE:
+            return self._runner.run(self._offline, host, context, replay(folder.events()), repeat)
+        try:
+            outcome = self._workers.run(folder.run, command.engine, command.trigger, repeat, host, self._home, context)
+        except WorkerOverdue:
+            if context.stopping():
+                raise Stopped from None
+            return _overdue(replay(folder.events()))
+        except WorkerLost:
+            if context.stopping():
+                raise Stopped from None
+            raise
+        if outcome.stopped:
+            raise Stopped
+        if outcome.asks:
+            raise ApprovalNeeded(())
+        if outcome.ending is None:
+            self._journal.append("error", run=folder.run, error=outcome.fault, where=outcome.where)
+            return Ending(
+                Step(status="failed", error=f"internal error: {outcome.fault}"), replay(folder.events()).done()
+            )
+        return outcome.ending
 
     def _context(self, run: str, trigger: Trigger, timeout: float) -> Context:
         """Where the tool calls of a run happen; its time begins now."""
@@ -301,7 +308,7 @@ class Pipeline:
         return Context(
             root=self._root, home=self._home, now=lambda: self._settings().local(self._now()), run=run,
             trigger=trigger, seconds_left=lambda: deadline - time.monotonic(),
-            stopping=lambda: self._stopping(run),
+            stopping=lambda: self._stopping(run), max_output=MAX_OUTPUT,
         )  # fmt: skip
 
     def _retry(self, folder: RunFolder, envelope: Envelope, attempt: int, error: str) -> Again:
@@ -326,7 +333,7 @@ class Pipeline:
             status=step.status,
             answer=step.answer,
             error=step.error,
-            engine=_engine_name(command) if command else "",
+            engine=command.engine if command else "",
             thread=command.thread if command else understood.get("thread") or envelope.thread,
             started=settings.local(started),
             finished=settings.local(now),
@@ -335,6 +342,7 @@ class Pipeline:
             changed=ending.changed,
             remembered=ending.remembered,
             usage=ending.usage,
+            untrusted=ending.untrusted,
             publish=is_news(envelope, step),
         )
         run = Ended(folder, envelope, outcome, words(envelope, outcome))
@@ -347,11 +355,6 @@ class Pipeline:
         return Ending(Step(status="failed", error=f"internal error: {error!r}"))
 
 
-def _engine_name(command: Command) -> str:
-    """The engine that decides about a command: ``auto`` means the offline one, as long as there is no other."""
-    return "offline" if command.engine == "auto" else command.engine
-
-
 def _ended_before(folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> Ended:
     """A run that had ended when the daemon was killed, as it was recorded then."""
     finished = next(event for event in events if event["event"] == "finished")
@@ -360,12 +363,19 @@ def _ended_before(folder: RunFolder, envelope: Envelope, events: Sequence[Mappin
 
 def _cancelled(cancel: Cancel, progress: Progress) -> Ending:
     """The end of a run that somebody cancelled, with all that it is known to have done until then."""
-    turns, error = progress.turns, str(cancel)
-    if progress.pending:
-        turns = (*turns, Turn(progress.pending, progress.results))
-    if progress.unknown:
-        error += f" while {progress.unknown['tool']} was under way; it may have happened, or a part of it"
-    return Ending(Step(status="interrupted", error=error), turns)
+    return Ending(Step(status="interrupted", error=f"{cancel}{_in_doubt(progress)}"), progress.done())
+
+
+def _overdue(progress: Progress) -> Ending:
+    """The end of a run that did not end by itself when its time was up."""
+    error = "took longer than its timeout and was ended with everything that it had started"
+    return Ending(Step(status="failed", error=error + _in_doubt(progress)), progress.done())
+
+
+def _in_doubt(progress: Progress) -> str:
+    if not progress.unknown:
+        return ""
+    return f" while {progress.unknown['tool']} was under way; it may have happened, or a part of it"
 
 
 def _where(error: BaseException) -> str:

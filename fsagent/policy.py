@@ -41,6 +41,13 @@ def decide(tool: str, subject: str, rules: Rules) -> Verdict:
     return Verdict("deny", f"{tool} is denied by the settings ({by}); only a person can allow it, in fsagent.yaml")
 
 
+def never_allowed(rules: Rules) -> bool:
+    """True if these rules deny a tool whatever it is used on."""
+    return any(
+        all(word == "deny" for word in (rule.values() if isinstance(rule, dict) else (rule,))) for _, rule in rules
+    )
+
+
 def _apply(rule: Rule, where: str, subject: str) -> tuple[Decision, str]:
     """What one rule decides, and by which line of the settings."""
     if isinstance(rule, str):

@@ -1,12 +1,12 @@
 """The loop: engine → policy → tools, step by step, each recorded before and after.
 
-The runner knows nothing of inboxes, results or journals; it is given a ``record`` callable and gives back how the run
-ended. After a crash ``replay`` turns the records into the turns that are known, and the run goes on from there.
+The runner knows nothing of inboxes, results or journals; it asks its ``Host``, and gives back how the run ended. After
+a crash it goes on from what the records tell (``progress``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -14,64 +14,60 @@ from msgspec import Struct
 
 from fsagent.config import Rules
 from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal
-from fsagent.engines.base import Engine, Request
+from fsagent.engines.base import Engine, GivenUp, Link, Request, ToolSpec
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.fields import nearest
-from fsagent.model import Answer, Question, Step, ToolCall, ToolResult, Turn, Usage
+from fsagent.model import Question, Step, ToolCall, ToolResult, Turn, Usage
+from fsagent.policy import never_allowed
+from fsagent.progress import Ending, Progress, used_by, with_call
+from fsagent.secrets import Redactor
 from fsagent.tools.base import Context, Tool
 
 MAX_TURNS = 2_000
+SHOWN = 20_000
+SHOWN_TO_MODELS = 8_000
+CIRCLE, LOOKED_AT = 3, 8
 
 
-class Record(Protocol):
-    """Writes one record of a run; ``durable`` before anything that cannot be taken back."""
+class Host(Protocol):
+    """What a run asks of the house around it. The daemon answers, also where the run is in a worker process; so what
+    goes in and out are plain values."""
 
-    def __call__(self, event: str, *, durable: bool = False, **fields: Any) -> None: ...
+    def request(self) -> Request:
+        """What the engine is asked, as things are now; without tools and link."""
+        ...
 
+    def rules(self, tool: str) -> Rules:
+        """What the settings, and the command, say of a tool."""
+        ...
 
-class Ending(Struct, frozen=True):
-    """How a run ended: the last step, and all that was done on the way."""
+    def standing(self, tool: str, subject: str) -> bool:
+        """True if a person allowed this for good."""
+        ...
 
-    step: Step
-    turns: tuple[Turn, ...] = ()
+    def trusts(self, tool: str, subject: str) -> bool:
+        """True if what this call brings counts as the owner's own text."""
+        ...
 
-    @property
-    def changed(self) -> tuple[str, ...]:
-        """The files that were changed, each once, in order."""
-        return tuple(dict.fromkeys(path for result in self._results() for path in result.changed))
+    def secrets(self) -> dict[str, str]:
+        """The secrets that nobody may see, by name."""
+        ...
 
-    @property
-    def remembered(self) -> tuple[str, ...]:
-        """The facts that were added to the soul."""
-        return tuple(dict.fromkeys(fact for result in self._results() for fact in result.remembered))
+    def record(self, event: str, fields: dict[str, Any], durable: bool) -> None:
+        """Write one record of the run; ``durable`` before anything that cannot be taken back."""
+        ...
 
-    @property
-    def usage(self) -> Usage:
-        """What the engine used in all."""
-        return sum((turn.step.usage for turn in self.turns), self.step.usage)
+    def exhausted(self, used: Usage, steps: int, calls: int) -> str:
+        """Why a run that has used so much may not go on, in words; "" where it may."""
+        ...
 
-    def _results(self) -> Iterable[ToolResult]:
-        return (result for turn in self.turns for result in turn.results)
+    def keep(self, name: str, text: str) -> str:
+        """Keep a long output whole; gives the path under which ``read`` finds it."""
+        ...
 
 
 class Stopped(Exception):  # noqa: N818  # a pause, no error
-    """The daemon wants to end: the run goes on from its last record when it starts again."""
-
-
-class Progress(Struct, frozen=True):
-    """What the records of a run tell: whole turns, and perhaps one that was cut off.
-
-    ``pending`` is the step that was under way, ``results`` what its first calls brought, ``unknown`` the intent of a
-    call that may or may not have happened. ``answers`` are a person's answers that no call has used up yet, by the
-    print of the action, ``used`` the prints of those that were.
-    """
-
-    turns: tuple[Turn, ...] = ()
-    pending: Step | None = None
-    results: tuple[ToolResult, ...] = ()
-    unknown: dict[str, Any] | None = None
-    answers: dict[str, Answer] = {}
-    used: frozenset[str] = frozenset()
+    """The run is to end now: it goes on from its last record when it is taken up again."""
 
 
 class _Ready(Struct, frozen=True):
@@ -86,48 +82,6 @@ class _Ready(Struct, frozen=True):
     changed: ToolCall | None = None
 
 
-def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
-    """Read the records of a run. A turn that failed before a retry is taken out, so the retry begins with it."""
-    turns: list[Turn] = []
-    step: Step | None = None
-    results: list[ToolResult] = []
-    unknown: dict[str, Any] | None = None
-    answers: dict[str, Answer] = {}
-    used: set[str] = set()
-    for event in events:
-        kind = event.get("event")
-        if kind == "step":
-            step = msgspec.convert(event["step"], Step)
-            results, unknown = [], None
-        elif kind == "asked":
-            unknown = None  # what was in doubt before it is told in the question
-        elif kind == "answered":
-            answers |= {answer.hash: answer for answer in msgspec.convert(event["answers"], list[Answer])}
-        elif kind == "call":
-            unknown = dict(event)
-            if answers.pop(event.get("approval", ""), None):
-                used.add(event["approval"])
-            if step is not None and event.get("changed"):
-                step = _with(step, event["call"], msgspec.convert(event["changed"], ToolCall))
-        elif kind == "result":
-            results.append(msgspec.convert(event["result"], ToolResult))
-            unknown = None
-        elif kind == "turn" and step is not None:
-            turns.append(Turn(step, tuple(results)))
-            step, results = None, []
-        elif kind == "retry":
-            if step is None and turns and not turns[-1].results[-1].ok:
-                turns.pop()
-            step, results, unknown = None, [], None
-    pending = step if step and step.calls else None
-    return Progress(tuple(turns), pending, tuple(results), unknown, answers, frozenset(used))
-
-
-def _with(step: Step, number: int, call: ToolCall) -> Step:
-    """The step with one of its calls as a person changed it."""
-    return msgspec.structs.replace(step, calls=(*step.calls[:number], call, *step.calls[number + 1 :]))
-
-
 class Runner:
     """Runs commands with a set of tools under a policy. Safe to share between threads."""
 
@@ -139,7 +93,7 @@ class Runner:
         found = []
         for call in calls:
             try:
-                self._args(call)
+                self.understand(call)
             except ToolError as error:
                 found.append((call.line, str(error)))
         return found
@@ -151,97 +105,45 @@ class Runner:
     def run(
         self,
         engine: Engine,
-        ask: Callable[[], Request],
+        host: Host,
         context: Context,
-        rules_of: Callable[[str], Rules],
-        record: Record,
         progress: Progress,
         repeat_unknown: bool,
-        standing: Callable[[str, str], bool] = lambda tool, subject: False,
+        link: Link | None = None,
     ) -> Ending:
-        """Go on from ``progress`` to the end of the run. ``ask`` gives the request afresh for every step.
+        """Go on from ``progress`` to the end of the run.
 
-        ``repeat_unknown`` says whether a call whose outcome a crash left unknown may be made again, ``standing`` what a
-        person allowed for good. Raises ``Stopped`` when the daemon wants to end, ``ApprovalNeeded`` where a person is
-        to be asked first, and whatever an engine or tool raises beyond its contract.
+        ``repeat_unknown`` says whether a call whose outcome a crash left unknown may be made again. Raises ``Stopped``
+        when the run is to end, ``ApprovalNeeded`` where a person is to be asked first, and whatever an engine or tool
+        raises beyond its contract.
         """
-        turns = list(progress.turns)
-        consent = Consent(context.run, rules_of, progress.answers, progress.used, standing)
-        if progress.pending is not None:
-            lost = self._settle_unknown(progress, context, repeat_unknown)
-            if isinstance(lost, Step):
-                return Ending(lost, (*turns, Turn(progress.pending, progress.results)))
-            results = [*progress.results, *lost]
-            turns.append(self._carry_out(progress.pending, len(turns), results, context, consent, record))
-        while True:
-            if context.stopping():
-                raise Stopped
-            if context.seconds_left() <= 0:
-                return Ending(Step(status="failed", error="took longer than its timeout and was ended"), tuple(turns))
-            if len(turns) >= MAX_TURNS:
-                return Ending(Step(status="failed", error=f"took more than {MAX_TURNS} steps"), tuple(turns))
-            try:
-                step = engine.decide(ask(), turns)
-            except ValueError as error:
-                return Ending(Step(status="failed", error=f"step {len(turns) + 1}: {error}"), tuple(turns))
-            if not step.calls:
-                return Ending(step, tuple(turns))
-            record("step", step=step)
-            turns.append(self._carry_out(step, len(turns), [], context, consent, record))
+        return _Run(self, engine, host, context, progress, repeat_unknown, link).to_the_end()
 
     def revise(self, place: Place, tool: str, args: Mapping[str, Any], context: Context, consent: Consent) -> Question:
         """The question for a call as a person changed it. Raises ``ToolError`` where it is none, or is denied."""
-        judged = self._judge(place, ToolCall(tool, dict(args)), context, consent)
+        judged = self.judge(place, ToolCall(tool, dict(args)), context, consent)
         if isinstance(judged, ToolResult):
             raise ToolError(judged.error)
         if isinstance(judged, Question):
             return judged
         return consent.question(place, judged.tool, judged.args, "", context)
 
-    def _carry_out(
-        self, step: Step, index: int, results: list[ToolResult], context: Context, consent: Consent, record: Record
-    ) -> Turn:
-        """Make the calls of a step that have no result yet."""
-        for number in range(len(results), len(step.calls)):
-            if context.stopping():
-                raise Stopped
-            judged = self._judge(Place(index, number), step.calls[number], context, consent)
-            if isinstance(judged, Question):
-                rest = [self._judge(Place(index, later), step.calls[later], context, consent)
-                        for later in range(number + 1, len(step.calls))]  # fmt: skip
-                questions = [judged, *(each for each in rest if isinstance(each, Question))]
-                record("asked", durable=True, step=index, questions=questions)
-                raise ApprovalNeeded(questions)
-            if isinstance(judged, _Ready):
-                step = _with(step, number, judged.changed) if judged.changed else step
-                result = self._call(number, judged, context, consent, record)
-            else:
-                result = judged
-            if not result.ok and context.stopping():
-                raise Stopped  # the call was cut short; what came of it is found out at the next start
-            record("result", call=number, result=result)
-            results.append(result)
-        record("turn")
-        return Turn(step, tuple(results))
-
-    def _judge(
-        self, place: Place, call: ToolCall, context: Context, consent: Consent
-    ) -> _Ready | Question | ToolResult:
+    def judge(self, place: Place, call: ToolCall, context: Context, consent: Consent) -> _Ready | Question | ToolResult:
         """What is to become of a call: it may be made, or a person is asked first, or this is what comes of it."""
         try:
-            tool, args = self._prepared(call, context)
+            tool, args = self.prepared(call, context)
             action, changed = consent.print(place, tool, args), None
             answer = consent.answer(action)
             if answer and answer.decision in ("refuse", "expired"):
                 return ToolResult(error=refusal(call.tool, answer), denied=True)
             if answer and answer.args is not None:
                 changed = msgspec.structs.replace(call, args=answer.args)
-                other, changed_args = self._prepared(changed, context)
+                other, changed_args = self.prepared(changed, context)
                 if consent.print(place, other, changed_args) == answer.action:
                     tool, args = other, changed_args
                 else:
                     answer = changed = None  # it leads somewhere else by now
-            verdict = consent.verdict(tool.name, tool.subject(args))
+            verdict = consent.verdict(tool, args, context)
             if verdict.decision == "deny":
                 return ToolResult(error=verdict.why, denied=True)
             if answer:
@@ -256,51 +158,225 @@ class Runner:
         except UnsafePathError as error:
             return ToolResult(error=str(error), denied=True)
 
-    def _call(self, number: int, ready: _Ready, context: Context, consent: Consent, record: Record) -> ToolResult:
+    def prepared(self, call: ToolCall, context: Context) -> tuple[Tool[Any], Any]:
+        """The tool, and its arguments as policy shall judge them."""
+        tool, args = self.understand(call)
+        return tool, tool.prepare(args, context)
+
+    def understand(self, call: ToolCall) -> tuple[Tool[Any], Any]:
+        """The tool and its arguments. Raises ``ToolError`` for those that there are not."""
+        tool = self._tools.get(call.tool)
+        if tool is None:
+            known = ", ".join(sorted(self._tools))
+            raise ToolError(f"there is no tool {call.tool!r}{nearest(call.tool, self._tools)}; there are: {known}")
+        return tool, tool.understand(call.args)
+
+    def offered(self, rules_of: Any) -> tuple[ToolSpec, ...]:
+        """The tools that the policy does not deny altogether, by name, as a model is told of them."""
+        return tuple(
+            ToolSpec(name, tool.hint, tool.schema())
+            for name, tool in sorted(self._tools.items())
+            if not never_allowed(rules_of(tool.rule or name))
+        )
+
+
+class _Run:
+    """One run on its way."""
+
+    def __init__(
+        self, runner: Runner, engine: Engine, host: Host, context: Context, progress: Progress, repeat: bool,
+        link: Link | None,
+    ) -> None:  # fmt: skip
+        self._runner, self._engine, self._host, self._context = runner, engine, host, context
+        self._progress, self._repeat, self._link = progress, repeat, link
+        self._suggestible = bool(getattr(engine, "suggestible", True))
+        self._redactor = Redactor(host.secrets())
+        self._consent = Consent(context.run, host.rules, progress.answers, progress.used, host.standing)
+        self._turns = list(progress.turns)
+        self._tools: tuple[ToolSpec, ...] = ()
+
+    def to_the_end(self) -> Ending:
+        if self._progress.last is not None:
+            return Ending(self._progress.last, tuple(self._turns))
+        if self._suggestible:
+            self._tools = self._runner.offered(self._host.rules)
+            self._consent.take_in(any(each.untrusted for each in self._host.request().history), "an earlier answer")
+        self._look_back(self._turns)
+        if self._progress.pending is not None:
+            lost = self._settle_unknown()
+            if isinstance(lost, Step):
+                return Ending(lost, self._progress.done())
+            self._carry_out(self._progress.pending, [*self._progress.results, *lost])
+        while True:
+            if self._context.stopping():
+                raise Stopped
+            step = self._limit() or self._decide()
+            if not step.calls:
+                if step.usage:  # it was paid for: after a crash nobody asks again
+                    self._host.record("step", {"step": step}, False)
+                return Ending(step, tuple(self._turns))
+            self._host.record("step", {"step": step}, False)
+            self._carry_out(step, [])
+
+    def _limit(self) -> Step | None:
+        """The end, where the run may not go on."""
+        turns, calls = self._turns, sum(len(turn.results) for turn in self._turns)
+        if self._context.seconds_left() <= 0:
+            return Step(status="failed", error="took longer than its timeout and was ended")
+        if len(turns) >= MAX_TURNS:
+            return Step(status="failed", error=f"took more than {MAX_TURNS} steps")
+        if not self._suggestible:
+            return None
+        circle = _circle(turns)
+        if circle:
+            return Step(status="failed", error=f"went in circles and was ended: {circle}")
+        why = self._host.exhausted(used_by(turns), len(turns), calls)
+        return Step(status="failed" if turns else "refused", error=why, halted=True) if why else None
+
+    def _decide(self) -> Step:
+        request = self._host.request()
+        if self._suggestible:
+            redacted = self._redactor.value(msgspec.to_builtins(request.command)) if self._redactor else None
+            command = msgspec.convert(redacted, type(request.command)) if redacted else request.command
+            request = msgspec.structs.replace(
+                request, command=command, soul=self._redactor.text(request.soul), tools=self._tools, link=self._link
+            )
+        try:
+            step = self._engine.decide(request, self._turns)
+        except GivenUp:
+            if self._context.stopping():
+                raise Stopped from None
+            return Step(status="failed", error="took longer than its timeout and was ended")
+        except ValueError as error:
+            return Step(status="failed", error=f"step {len(self._turns) + 1}: {error}")
+        if not self._redactor:
+            return step
+        answer, why = self._redactor.text(step.answer), self._redactor.text(step.error)
+        return msgspec.structs.replace(step, answer=answer, error=why, memo=self._redactor.value(step.memo))
+
+    def _carry_out(self, step: Step, results: list[ToolResult]) -> None:
+        """Make the calls of a step that have no result yet, and take the turn in."""
+        index = len(self._turns)
+        for number in range(len(results), len(step.calls)):
+            if self._context.stopping():
+                raise Stopped
+            judged = self._judge(Place(index, number), step.calls[number])
+            if isinstance(judged, Question):
+                rest = [self._judge(Place(index, later), step.calls[later])
+                        for later in range(number + 1, len(step.calls))]  # fmt: skip
+                questions = [judged, *(each for each in rest if isinstance(each, Question))]
+                self._host.record("asked", {"step": index, "questions": questions}, True)
+                raise ApprovalNeeded(questions)
+            if isinstance(judged, _Ready):
+                step = with_call(step, number, judged.changed) if judged.changed else step
+                result = self._taken_in(number, judged, self._call(number, judged))
+            else:
+                result = judged
+            if not result.ok and self._context.stopping():
+                raise Stopped  # the call was cut short; what came of it is found out at the next start
+            self._host.record("result", {"call": number, "result": result}, False)
+            results.append(result)
+        self._host.record("turn", {}, False)
+        self._turns.append(Turn(step, tuple(results)))
+        self._look_back(self._turns[-1:])
+
+    def _judge(self, place: Place, call: ToolCall) -> _Ready | Question | ToolResult:
+        masked = self._redactor.mask_in(call.args) if self._redactor else ""
+        if masked:
+            return ToolResult(
+                error=f"the text holds a mask in place of the secret {masked!r}; leave that passage alone"
+            )
+        return self._runner.judge(place, call, self._context, self._consent)
+
+    def _call(self, number: int, ready: _Ready) -> ToolResult:
         """Make a call. With the record of it, the approval that it was made under is used up."""
         tool, args, fields = ready.tool, ready.args, dict[str, Any]()
         if ready.approval:
             fields["approval"] = ready.approval
         if ready.changed:
             fields["changed"] = ready.changed
+        room = self._shown if tool.pages else self._context.max_output
+        context = msgspec.structs.replace(self._context, max_output=min(room, self._context.max_output))
         try:
             before = tool.before(args, context) if tool.effect == "once" else None
             durable = tool.effect != "read" or bool(ready.approval)
-            record("call", durable=durable, call=number, tool=tool.name, before=before, **fields)
-            consent.use(ready.approval)
+            self._host.record("call", {"call": number, "tool": tool.name, "before": before, **fields}, durable)
+            self._consent.use(ready.approval)
             return tool.run(args, context)
         except ToolError as error:
             return ToolResult(error=str(error), retryable=error.retryable)
         except UnsafePathError as error:
             return ToolResult(error=str(error), denied=True)
 
-    def _settle_unknown(self, progress: Progress, context: Context, repeat: bool) -> list[ToolResult] | Step:
+    def _taken_in(self, number: int, ready: _Ready, result: ToolResult) -> ToolResult:
+        """A result as the engine and the records may have it: no secrets, not too long, and known for what it is."""
+        tool, args = ready.tool, ready.args
+        if self._redactor:
+            result = msgspec.convert(self._redactor.value(msgspec.to_builtins(result)), ToolResult)
+        foreign = tool.foreign(args, result) and not self._host.trusts(tool.rule or tool.name, tool.subject(args))
+        text = result.text
+        if len(text) > self._shown and not tool.pages:
+            where = self._host.keep(f"{len(self._turns) + 1}-{number + 1}.txt", text)
+            shown = text[: self._shown].rstrip()
+            begin = shown.count("\n") + 1
+            text = f"{shown}\n… ({len(text) - len(shown):,} more characters: read {where} with start: {begin})"
+        return msgspec.structs.replace(result, text=text, untrusted=foreign)
+
+    @property
+    def _shown(self) -> int:
+        return SHOWN_TO_MODELS if self._suggestible else SHOWN
+
+    def _look_back(self, turns: Sequence[Turn]) -> None:
+        """Note foreign text in these turns: an engine that text can sway is judged more strictly from now on."""
+        for turn in turns if self._suggestible else ():
+            for call, result in zip(turn.step.calls, turn.results, strict=False):
+                self._consent.take_in(result.untrusted, call.tool)
+
+    def _settle_unknown(self) -> list[ToolResult] | Step:
         """After a crash: the result of the call that was under way, nothing if it is to be made (again), or the end."""
+        progress = self._progress
         if progress.unknown is None or progress.pending is None:
             return []
         call = progress.pending.calls[len(progress.results)]
-        tool, args = self._prepared(call, context)
-        if tool.effect != "once":
+        try:
+            tool, args = self._runner.prepared(call, self._context)
+        except ToolError:  # a tool that is not there any more
+            return (
+                [ToolResult(error=_in_doubt(call.tool))] if self._suggestible else Step(status="interrupted", error="")
+            )
+        if tool.effect == "read" or (tool.effect == "repeatable" and not self._suggestible):
             return []
-        happened = tool.happened(args, context, progress.unknown.get("before") or {})
+        happened = tool.happened(args, self._context, progress.unknown.get("before") or {})
         if happened:
-            return [happened]
-        if happened is False or repeat:
+            return [self._taken_in(len(progress.results), _Ready(tool, args), happened)]
+        if happened is False or self._repeat:
             return []
+        subject = self._redactor.text(tool.subject(args))
+        if self._suggestible:
+            result = ToolResult(error=_in_doubt(f"{call.tool} ({subject})"))
+            self._host.record("result", {"call": len(progress.results), "result": result}, False)
+            return [result]
         return Step(
             status="interrupted",
-            error=f"the daemon was ended while {call.tool} was under way ({tool.subject(args)}); it may have happened "
+            error=f"the daemon was ended while {call.tool} was under way ({subject}); it may have happened "
             "or not, so it was not repeated. To run the command again, move it back to inbox/",
         )
 
-    def _prepared(self, call: ToolCall, context: Context) -> tuple[Tool[Any], Any]:
-        """The tool, and its arguments as policy shall judge them."""
-        tool, args = self._args(call)
-        return tool, tool.prepare(args, context)
 
-    def _args(self, call: ToolCall) -> tuple[Tool[Any], Any]:
-        tool = self._tools.get(call.tool)
-        if tool is None:
-            known = ", ".join(sorted(self._tools))
-            raise ToolError(f"there is no tool {call.tool!r}{nearest(call.tool, self._tools)}; there are: {known}")
-        return tool, tool.understand(call.args)
+def _in_doubt(what: str) -> str:
+    """What a model is told of a call of which nobody knows."""
+    return (
+        f"the daemon was ended while {what} was under way: it may have happened or not. It was not repeated; look first"
+    )
+
+
+def _circle(turns: Sequence[Turn]) -> str:
+    """The call that was made again and again with the same result, in words; "" where there is none."""
+    calls = [
+        (call.tool, msgspec.json.encode(call.args, order="deterministic"), result.text, result.error)
+        for turn in turns[-LOOKED_AT:]
+        for call, result in zip(turn.step.calls, turn.results, strict=False)
+    ][-LOOKED_AT:]
+    if not calls or calls.count(calls[-1]) < CIRCLE:
+        return ""
+    return f"{calls[-1][0]} {calls[-1][1].decode()[:200]} was asked for {CIRCLE} times with the same result"

@@ -12,7 +12,8 @@ import pytest
 from fsagent.consent import ApprovalNeeded, Consent, Place, action_print
 from fsagent.errors import ToolError
 from fsagent.model import Answer, Question, Step, ToolResult
-from fsagent.runner import Ending, Runner, replay
+from fsagent.progress import Ending, replay
+from fsagent.runner import Runner
 from fsagent.tools.base import Context
 from test_runner import Crash, Mark, MarkArgs, Script, World, mark
 
@@ -33,7 +34,7 @@ def asked_by(world: World, script: Script, **options: Any) -> list[Question]:
 
 
 def answer(world: World, *answers: Answer) -> None:
-    world.record("answered", answers=list(answers))
+    world.record("answered", {"answers": list(answers)}, False)
 
 
 def yes(question: Question, **fields: Any) -> Answer:

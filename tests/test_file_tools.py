@@ -20,9 +20,8 @@ from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.paths import SafeRoot
 from fsagent.model import ToolResult
 from fsagent.tools.base import Context, Tool
-from fsagent.tools.files import MAX_OLD, Append, Edit, EditArgs, Read, TextArgs, Write
+from fsagent.tools.files import MAX_OLD, Append, Edit, EditArgs, Read, ReadArgs, TextArgs, Write
 from fsagent.tools.find import List, ListArgs, SearchArgs, SearchFiles
-from fsagent.tools.place import PathArgs
 
 
 def context_for(folder: Path, **settings: Any) -> Context:
@@ -71,7 +70,7 @@ def append(path: str, text: str, context: Context) -> ToolResult:
 )
 def test_read_understands_utf8_and_utf16(tmp_path: Path, context: Context, raw: bytes) -> None:
     (tmp_path / "x.txt").write_bytes(raw)
-    assert call(Read(), PathArgs("x.txt"), context).text == "Grüße\n"
+    assert call(Read(), ReadArgs("x.txt"), context).text == "Grüße\n"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_read_understands_utf8_and_utf16(tmp_path: Path, context: Context, raw: 
 def test_read_says_that_a_binary_file_is_no_text(tmp_path: Path, context: Context, raw: bytes) -> None:
     (tmp_path / "x").write_bytes(raw)
     with pytest.raises(ToolError, match="no text file"):
-        call(Read(), PathArgs("x"), context)
+        call(Read(), ReadArgs("x"), context)
 
 
 def test_read_is_bounded_and_says_so(tmp_path: Path) -> None:
@@ -88,9 +87,9 @@ def test_read_is_bounded_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "exact").write_text("ä" * 10)
     (tmp_path / "more").write_text("ä" * 11)
     (tmp_path / "huge").write_text("€" * 5000)
-    assert call(Read(), PathArgs("exact"), context).text == "ä" * 10
+    assert call(Read(), ReadArgs("exact"), context).text == "ä" * 10
     for name, size in (("more", 22), ("huge", 15000)):
-        text = call(Read(), PathArgs(name), context).text
+        text = call(Read(), ReadArgs(name), context).text
         head, note = text.split("\n")
         assert len(head) == 10
         assert f"first 10 characters of {size:,} bytes" in note
@@ -98,13 +97,13 @@ def test_read_is_bounded_and_says_so(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(context: Context) -> None:
     with pytest.raises(ToolError, match=r"there is no 'no/x\.md'"):
-        call(Read(), PathArgs("no/x.md"), context)
+        call(Read(), ReadArgs("no/x.md"), context)
 
 
 def test_a_folder_cannot_be_read(tmp_path: Path, context: Context) -> None:
     (tmp_path / "d").mkdir()
     with pytest.raises(UnsafePathError, match="is a folder"):
-        call(Read(), PathArgs("d"), context)
+        call(Read(), ReadArgs("d"), context)
 
 
 # policy's view
@@ -119,10 +118,10 @@ def test_policy_sees_the_place_that_is_used(tmp_path: Path, context: Context) ->
     assert Write().run(prepared, context).changed == ("real/x",)
     assert Write().subject(TextArgs("a/./b/../c", "")) == "a/c"
     for path in ("../x", "/etc/passwd", "a\0b", ""):
-        assert Read().prepare(PathArgs(path), context) == PathArgs(path)
-        Read().subject(PathArgs(path))
+        assert Read().prepare(ReadArgs(path), context) == ReadArgs(path)
+        Read().subject(ReadArgs(path))
         with pytest.raises(UnsafePathError):
-            call(Read(), PathArgs(path), context)
+            call(Read(), ReadArgs(path), context)
 
 
 def test_an_absolute_path_that_policy_has_not_seen_as_relative_is_refused(tmp_path: Path, context: Context) -> None:

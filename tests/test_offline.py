@@ -24,7 +24,8 @@ from fsagent.engines.offline import Offline
 from fsagent.errors import DocumentError
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Command, ToolCall
-from fsagent.runner import Ending, Progress, Runner
+from fsagent.progress import Ending, Progress
+from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context
 from fsagent.workspace.commands import read_command
@@ -47,6 +48,18 @@ def command(steps: str, body: str = "", **envelope: Any) -> Command:
     return read_command(raw, Envelope(**given | envelope), timeout=60, retries=0, engine="auto")
 
 
+class OneRequest:
+    """A run's host that knows one request and keeps nothing."""
+
+    def __init__(self, request: Request, rules: Rules) -> None:
+        self.request, self.rules = lambda: request, lambda tool: rules
+        self.standing = self.trusts = lambda tool, subject: False
+        self.secrets = dict[str, str]
+        self.record = lambda event, fields, durable: None
+        self.exhausted = lambda used, steps, calls: ""
+        self.keep = lambda name, text: name
+
+
 def run(folder: Path, what: Command, time_format: str = "%Y-%m-%d %H:%M:%S", allow: str = "allow") -> Ending:
     context = Context(
         root=SafeRoot(folder), home=cast(Any, Programs(folder, "off")), now=lambda: NOW, run="r1", trigger="inbox",
@@ -54,9 +67,7 @@ def run(folder: Path, what: Command, time_format: str = "%Y-%m-%d %H:%M:%S", all
     )  # fmt: skip
     request = Request(command=what, soul="", now=NOW, run="r1", time_format=time_format)
     rules: Rules = [("tools", cast(Any, allow))]
-    return Runner(TOOLS).run(
-        Offline(), lambda: request, context, lambda _: rules, lambda *_, **__: None, Progress(), False
-    )
+    return Runner(TOOLS).run(Offline(), OneRequest(request, rules), context, Progress(), False)
 
 
 def faults(what: Command) -> list[tuple[int, str]]:

@@ -16,11 +16,12 @@ import msgspec
 import pytest
 
 from fsagent.config import Rule, Rules
-from fsagent.engines.base import Request
+from fsagent.engines.base import Exchange, Request
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Command, Step, ToolCall, ToolResult, Turn, Usage
-from fsagent.runner import Ending, Progress, Runner, Stopped, replay
+from fsagent.progress import Ending, Progress, replay
+from fsagent.runner import Runner, Stopped
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context, Tool
 
@@ -77,12 +78,27 @@ class Script:
     """An engine that follows a list of steps."""
 
     name = "script"
+    suggestible = False
 
     def __init__(self, *steps: Step) -> None:
         self.steps = steps
 
     def decide(self, request: Request, turns: Sequence[Turn]) -> Step:
         return self.steps[len(turns)] if len(turns) < len(self.steps) else Step(answer="done")
+
+
+class WorldHost:
+    """What a run asks of its world."""
+
+    def __init__(self, world: World) -> None:
+        self.request, self.rules, self.record = world.request, world.rules_of, world.record
+        self.standing = world.standing
+        self.trusts = lambda tool, subject: (tool, subject) in world.trusted
+        self.secrets = lambda: world.secrets
+        self.exhausted = world.exhausted
+
+    def keep(self, name: str, text: str) -> str:
+        raise AssertionError("nothing here is long")
 
 
 class World:
@@ -98,11 +114,23 @@ class World:
         self.seconds = 60.0
         self.stop = False
         self.rules: dict[str, Rule] = {}
+        self.history: tuple[Exchange, ...] = ()
+        self.trusted: set[tuple[str, str]] = set()
+        self.secrets: dict[str, str] = {}
+        self.exhausted: Callable[[Usage, int, int], str] = lambda used, steps, calls: ""
         self.standing: Callable[[str, str], bool] = lambda tool, subject: False
         mark = Mark(self.marks, plan)
         self.tools = tools or {"mark": mark, "repeatable": Repeatable(self.marks), "look": Look(self.marks)}
 
-    def record(self, event: str, *, durable: bool = False, **fields: Any) -> None:
+    def request(self) -> Request:
+        self.asked += 1
+        now = datetime(2026, 11, 22, tzinfo=UTC)
+        return Request(command=Command(name="x.md", body="words"), soul="", now=now, run="r1", history=self.history)
+
+    def rules_of(self, tool: str) -> Rules:
+        return [(f"tools: {tool}", self.rules.get(tool, "allow"))]
+
+    def record(self, event: str, fields: dict[str, Any], durable: bool) -> None:
         line = msgspec.json.encode({"event": event, **fields})
         number = len(self.records)
         if self.die_at == (number, False):
@@ -119,16 +147,8 @@ class World:
             trigger="inbox", seconds_left=lambda: self.seconds, stopping=lambda: self.stop,
         )  # fmt: skip
 
-        def ask() -> Request:
-            self.asked += 1
-            return Request(command=Command(name="x.md", body="words"), soul="", now=context.now(), run="r1")
-
-        def rules_of(tool: str) -> Rules:
-            return [(f"tools: {tool}", self.rules.get(tool, "allow"))]
-
-        return Runner(self.tools).run(
-            engine, ask, context, rules_of, self.record, replay(self.records), repeat, self.standing
-        )
+        host = WorldHost(self)
+        return Runner(self.tools).run(engine, host, context, replay(self.records), repeat)
 
     def marked(self) -> list[str]:
         return self.marks.read_text().split() if self.marks.exists() else []
@@ -425,7 +445,7 @@ def test_a_retry_begins_with_the_step_that_failed(tmp_path: Path) -> None:
 
     engine = Stopping(*script.steps)
     assert world.run(engine).step.status == "failed"
-    world.record("retry", error="b failed")
+    world.record("retry", {"error": "b failed"}, False)
     assert [turn.results[0].text for turn in replay(world.records).turns] == ["marked a"]
     assert world.run(engine).step.status == "done"
     assert world.marked() == ["a", "b", "c"]

@@ -44,6 +44,10 @@ class Model(Struct, frozen=True):
         return f"Model({self.name!r})"
 
 
+class GivenUp(Exception):  # noqa: N818  # a pause, no error
+    """An engine was told to stop while it was deciding, or the run's time was up."""
+
+
 class Link(Protocol):
     """How an engine that takes long stays in touch with its run while it decides."""
 
@@ -52,7 +56,7 @@ class Link(Protocol):
         ...
 
     def stopping(self) -> bool:
-        """True once the run is to end: the engine gives up what it is doing, and what it returns counts for nothing."""
+        """True once the run is to end: the engine drops what it is doing and raises ``GivenUp``."""
         ...
 
     def tell(self, text: str) -> None:

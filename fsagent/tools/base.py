@@ -130,7 +130,8 @@ class Tool(ABC, Generic[A]):
     ``effect`` says what a crash in the middle means: ``read`` changes nothing, ``repeatable`` may be done again with
     the same outcome, ``once`` must not be done again unless ``happened`` can tell. ``slow`` marks tools that may take
     long (programs, the network): runs that use them never keep others waiting. ``hint`` says to a model what the tool
-    is for and what its arguments mean, in as few words as will do.
+    is for and what its arguments mean, in as few words as will do; ``pages`` that it can be asked for the rest of a
+    long result. ``rule`` is the name under which the policy finds it, where that is not its own.
 
     Limits: a tool is one object used by several threads; it keeps no state between calls.
     """
@@ -141,6 +142,8 @@ class Tool(ABC, Generic[A]):
     effect: ClassVar[Effect] = "once"
     slow: ClassVar[bool] = True
     hint: ClassVar[str] = ""
+    pages: ClassVar[bool] = False
+    rule: str = ""
 
     def understand(self, args: dict[str, Any]) -> A:
         """Arguments as they were written (JSON values; "" names the main one), as a value of ``args``.
@@ -172,6 +175,10 @@ class Tool(ABC, Generic[A]):
         """True where the result may hold text that somebody else than the owner wrote: true of anything that was read
         anywhere. What was so taken in never gains authority (see ``consent``)."""
         return True
+
+    def doubt(self, args: A, context: Context) -> str:
+        """Why a person must be asked for this call though the policy allows it; "" where nothing is in doubt."""
+        return ""
 
     @abstractmethod
     def run(self, args: A, context: Context) -> ToolResult:

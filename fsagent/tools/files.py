@@ -56,6 +56,7 @@ class Read(FileTool[ReadArgs]):
     """The text of a file."""
 
     name = "read"
+    pages = True
     args = ReadArgs
     effect = "read"
     hint = "The text of a file. start: the line to begin with (from 1)."

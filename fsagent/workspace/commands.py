@@ -78,7 +78,7 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
         thread=fields.thread or envelope.thread,
         id=fields.id,
         engine=fields.engine or engine,
-        timeout=fields.timeout or timeout,
+        timeout=float(fields.timeout or timeout),
         retries=retries if fields.retries is None else fields.retries,
         steps=calls,
         attachments=fields.attachments,

@@ -24,4 +24,6 @@ RESERVED_READ = {".fsagent": "it is the daemon's own"}
 
 def tools_root(layout: Layout) -> SafeRoot:
     """The root of a workspace, without its reserved places."""
-    return SafeRoot(layout.root, RESERVED_WRITE, RESERVED_READ, readable=(".fsagent/runs/*/attachments",))
+    return SafeRoot(
+        layout.root, RESERVED_WRITE, RESERVED_READ, readable=(".fsagent/runs/*/attachments", ".fsagent/runs/*/outputs")
+    )

@@ -38,6 +38,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     changed: tuple[str, ...] = ()
     remembered: tuple[str, ...] = ()
     usage: Usage = Usage()
+    untrusted: bool = False
     publish: bool = True
 
 

@@ -8,6 +8,8 @@
     result.new     the result, durable and not yet published
     result.md      the result, published
     attachments/   files that came with the command
+    outputs/       what tools brought that was too long to be shown whole
+    progress.md    what a model says while it says it
     cancel.json    somebody wants the run to end (``Cancel``)
     again          the name of the run that repeats this one
 
@@ -93,6 +95,8 @@ class RunFolder:
         self.result_new = path / "result.new"
         self.result = path / "result.md"
         self.attachments = path / "attachments"
+        self.outputs = path / "outputs"
+        self.progress = path / "progress.md"
         self.cancel = path / "cancel.json"
         self.again = path / "again"
         self._fd = -1
@@ -108,6 +112,12 @@ class RunFolder:
     def sync(self) -> None:
         """Make what was recorded durable."""
         os.fdatasync(self._open())
+
+    def keep(self, name: str, text: str) -> Path:
+        """Keep a long output under a plain name; gives its path."""
+        self.outputs.mkdir(exist_ok=True)
+        write_atomic(self.outputs / name, text.encode("utf-8", "replace"), durable=False)
+        return self.outputs / name
 
     def close(self) -> None:
         """Let go of the file."""

@@ -1,0 +1,119 @@
+"""How far a run has come, read from its records; and how it ended.
+
+After a crash ``replay`` turns the records into the turns that are known, and the run goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from fsagent.model import Answer, Step, ToolCall, ToolResult, Turn, Usage
+
+
+class Ending(Struct, frozen=True):
+    """How a run ended: the last step, and all that was done on the way."""
+
+    step: Step
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The files that were changed, each once, in order."""
+        return tuple(dict.fromkeys(path for result in self._results() for path in result.changed))
+
+    @property
+    def remembered(self) -> tuple[str, ...]:
+        """The facts that were added to the soul."""
+        return tuple(dict.fromkeys(fact for result in self._results() for fact in result.remembered))
+
+    @property
+    def untrusted(self) -> bool:
+        """True if foreign text was taken in on the way."""
+        return any(result.untrusted for result in self._results())
+
+    @property
+    def usage(self) -> Usage:
+        """What the engine used in all."""
+        return used_by(self.turns) + self.step.usage
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that decided, each once, in order."""
+        steps = (*(turn.step for turn in self.turns), self.step)
+        return tuple(dict.fromkeys(step.model for step in steps if step.model))
+
+    def _results(self) -> Iterable[ToolResult]:
+        return (result for turn in self.turns for result in turn.results)
+
+
+def used_by(turns: Iterable[Turn]) -> Usage:
+    """What deciding these turns took."""
+    return sum((turn.step.usage for turn in turns), Usage())
+
+
+class Progress(Struct, frozen=True):
+    """What the records of a run tell: whole turns, and perhaps one that was cut off.
+
+    ``pending`` is the step that was under way, ``results`` what its first calls brought, ``unknown`` the intent of a
+    call that may or may not have happened, ``last`` a step that ends the run and was recorded so far. ``answers`` are a
+    person's answers that no call has used up yet, by the print of the action, ``used`` the prints of those that were.
+    """
+
+    turns: tuple[Turn, ...] = ()
+    pending: Step | None = None
+    results: tuple[ToolResult, ...] = ()
+    unknown: dict[str, Any] | None = None
+    last: Step | None = None
+    answers: dict[str, Answer] = {}
+    used: frozenset[str] = frozenset()
+
+    def done(self) -> tuple[Turn, ...]:
+        """All that is known to have been done, a cut off turn as far as it came."""
+        return (*self.turns, Turn(self.pending, self.results)) if self.pending else self.turns
+
+
+def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
+    """Read the records of a run. A turn that failed before a retry is taken out, so the retry begins with it."""
+    turns: list[Turn] = []
+    step: Step | None = None
+    results: list[ToolResult] = []
+    unknown: dict[str, Any] | None = None
+    answers: dict[str, Answer] = {}
+    used: set[str] = set()
+    for event in events:
+        kind = event.get("event")
+        if kind == "step":
+            step = msgspec.convert(event["step"], Step)
+            results, unknown = [], None
+        elif kind == "asked":
+            unknown = None  # what was in doubt before it is told in the question
+        elif kind == "answered":
+            answers |= {answer.hash: answer for answer in msgspec.convert(event["answers"], list[Answer])}
+        elif kind == "call":
+            unknown = dict(event)
+            if answers.pop(event.get("approval", ""), None):
+                used.add(event["approval"])
+            if step is not None and event.get("changed"):
+                step = with_call(step, event["call"], msgspec.convert(event["changed"], ToolCall))
+        elif kind == "result":
+            results.append(msgspec.convert(event["result"], ToolResult))
+            unknown = None
+        elif kind == "turn" and step is not None:
+            turns.append(Turn(step, tuple(results)))
+            step, results = None, []
+        elif kind == "retry":
+            if step is None and turns and not turns[-1].results[-1].ok:
+                turns.pop()
+            step, results, unknown = None, [], None
+    last = step if step and not step.calls else None
+    pending = step if step and step.calls else None
+    return Progress(tuple(turns), pending, tuple(results), unknown, last, answers, frozenset(used))
+
+
+def with_call(step: Step, number: int, call: ToolCall) -> Step:
+    """The step with one of its calls as a person changed it."""
+    return msgspec.structs.replace(step, calls=(*step.calls[:number], call, *step.calls[number + 1 :]))
