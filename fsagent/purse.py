@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.config import Settings
+from fsagent.dispatch import MODEL
 from fsagent.engines.base import Model
 from fsagent.files.atomic import write_atomic
 from fsagent.model import Command, Step, Usage
@@ -173,7 +174,7 @@ class Purse:
 
     def exhausted(self, command: Command, used: Usage, steps: int, calls: int) -> str:
         """See ``host.Purse``."""
-        if not self.models(command):
+        if command.engine == MODEL and not self.models(command):
             return self.no_model(command)
         return ""
 
