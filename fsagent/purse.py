@@ -165,7 +165,7 @@ class Purse:
             if self._breaker.open(model, why):
                 self._notices.tell(
                     f"{model.name} lets nobody in",
-                    f"**{model.name}** lets nobody in: {why}.\n\nTasks do not try it any more. When you have mended it, "
+                    f"{why}.\n\nTasks do not try it any more. When you have mended it, "
                     "drop any command for it, or run `fsagent model test`.",
                     key=f"shut {model.name}",
                 )
