@@ -6,7 +6,6 @@ import ast
 import http.client
 import json
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from pydantic_ai import Agent, ModelMessage, ModelRequest, ModelResponse, Tool, ToolCallPart, ToolReturnPart
+from pydantic_ai import Agent, ModelMessage, ModelRequest, ModelResponse, Tool
 from pydantic_ai import exceptions as ai
 from pydantic_ai.direct import model_request_stream_sync, model_request_sync
 from pydantic_ai.messages import PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
@@ -60,8 +59,6 @@ class Kit:
     """A provider: its server, and its real client behind pydantic-ai."""
 
     def __init__(self, name: str) -> None:
-        if name == "anthropic":
-            pytest.importorskip("anthropic")
         self.name = name
         self.path = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}[name]
 
@@ -74,6 +71,7 @@ class Kit:
             from openai import AsyncOpenAI
 
             return OpenAIChatModel("some-model", provider=OpenAIProvider(openai_client=AsyncOpenAI(**options)))
+        pytest.importorskip("anthropic")
         from anthropic import AsyncAnthropic
         from pydantic_ai.models.anthropic import AnthropicModel
         from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -207,10 +205,10 @@ def test_a_text_that_was_cut_off(kit: Kit, stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_giant(kit: Kit, stream: bool) -> None:
-    with kit.server([giant(3_000_000)]) as server:
+    with kit.server([giant(1_000_000)]) as server:
         model = kit.model(server)
         answer = ask_stream(model)[0] if stream else ask(model)
-    assert len(answer.text or "") == 3_000_000
+    assert len(answer.text or "") == 1_000_000
 
 
 def test_a_whole_conversation_of_an_agent(kit: Kit) -> None:
@@ -266,13 +264,11 @@ def test_errors(kit: Kit, given: dict[str, Any], kind: type[Exception], status: 
 
 
 def test_an_error_in_the_middle_of_a_stream(kit: Kit) -> None:
-    heard: list[str] = []
-    with kit.server([error(429, after="I begin")]) as server:
-        with pytest.raises(ai.ModelRateLimitError) as caught:  # noqa: SIM117, PT012
-            with model_request_stream_sync(kit.model(server), HI) as stream:
-                heard.extend(said_by(event) for event in stream)
-    assert caught.value.in_stream
-    assert "I begin".startswith("".join(heard) or "-") or heard == []
+    with kit.server([error(429, after="I begin"), error(429, after="I begin")]) as server:
+        with pytest.raises(ai.ModelRateLimitError) as caught:
+            ask_stream(kit.model(server))
+        assert caught.value.in_stream
+        assert "begin" in post(server, kit, kit.body(stream=True)).text
 
 
 def test_the_clients_repeat_what_may_be_repeated(kit: Kit) -> None:
@@ -295,9 +291,9 @@ def test_half_that_looks_whole(kit: Kit) -> None:
         model = kit.model(server)
         with pytest.raises(ai.ModelAPIError):
             ask(model)
-        answer = ask_stream(model)[0]  # the clients take it for an end; only the finish reason is missing
+        answer = ask_stream(model)[0]  # the clients take it for an end; only the provider's own reason is missing
     assert (answer.text or "").startswith("This sentence")
-    assert answer.finish_reason is None
+    assert "finish_reason" not in (answer.provider_details or {})
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -331,14 +327,13 @@ def test_the_end_of_the_server_ends_what_hangs(kit: Kit, reply: Reply, stream: b
 
 def test_slow_shows_what_is_in_between(kit: Kit) -> None:
     with kit.server([slow("one two three", pieces=3)]) as server:
+        heard = []
         with model_request_stream_sync(kit.model(server), HI) as stream:
-            heard = []
             for event in stream:
                 if said := said_by(event):
                     heard.append(said)
-                    server.release()  # not before: each piece came without the next
-        assert heard == ["one ", "two t", "hree"] or "".join(heard) == "one two three"
-        assert len(heard) == 3
+                    server.release()  # without which the next would never come
+    assert ("".join(heard), len(heard)) == ("one two three", 3)
 
 
 def test_slow_outside_of_a_stream_waits_for_all(kit: Kit) -> None:
@@ -395,18 +390,32 @@ def test_a_script_may_be_a_function(kit: Kit) -> None:
         assert [ask(kit.model(server)).text for _ in range(2)] == ["a", "2: Hi"]
 
 
-def test_a_script_that_fails_tells_the_client_and_the_test(kit: Kit) -> None:
+@pytest.mark.parametrize("kind", [ZeroDivisionError, ConnectionResetError])
+def test_a_script_that_fails_tells_the_client_and_the_test(kit: Kit, kind: type[Exception]) -> None:
     def wrong(received: Received) -> Reply:
-        raise ZeroDivisionError("the test is wrong")
+        raise kind("the test is wrong")
 
-    with pytest.raises(ZeroDivisionError, match="the test is wrong"), kit.server(wrong) as server:
-        answer = post(server, kit, kit.body())
-        assert (answer.status, answer.headers["x-should-retry"]) == (500, "false")
-        assert "ZeroDivisionError" in answer.text
-    with pytest.raises(KeyError) as caught, kit.server(wrong) as server:
-        post(server, kit, kit.body())
-        raise KeyError
-    assert any("ZeroDivisionError" in note for note in caught.value.__notes__)
+    def run(after: Callable[[], Any]) -> None:
+        with kit.server(wrong) as server:
+            answer = post(server, kit, kit.body())
+            assert (answer.status, answer.headers["x-should-retry"]) == (500, "false")
+            assert kind.__name__ in answer.text
+            after()
+
+    with pytest.raises(kind, match="the test is wrong"):
+        run(lambda: None)
+    with pytest.raises(KeyError) as caught:
+        run(lambda: {}["missing"])
+    assert [kind.__name__ in note for note in caught.value.__notes__] == [True]
+
+
+def test_a_script_answers_with_replies(kit: Kit) -> None:
+    def run() -> None:
+        with kit.server(["Hello"]) as server:
+            assert post(server, kit, kit.body()).status == 500
+
+    with pytest.raises(TypeError, match="not with 'Hello'"):
+        run()
 
 
 def test_ids_follow_from_the_conversation(kit: Kit) -> None:
@@ -515,8 +524,6 @@ def test_a_model_without_tools(kit: Kit, stream: bool) -> None:
 
 
 def test_a_conversation_that_no_provider_takes(kit: Kit) -> None:
-    open_call: list[ModelMessage] = [*HI, ModelResponse([ToolCallPart("read", {"path": "a"}, "call_7")]), *HI]
-    stranger: list[ModelMessage] = [*HI, ModelRequest([ToolReturnPart("read", "x", "call_8")])]
     with kit.server([text("a")] * 2) as server:
         assert post(server, kit, kit.body(*_raw(kit, "open"))).status == 400
         assert post(server, kit, kit.body(*_raw(kit, "stranger"))).status == 400
@@ -525,8 +532,6 @@ def test_a_conversation_that_no_provider_takes(kit: Kit) -> None:
         assert Wire(server, "POST", kit.path, "not an object").status == 400
     with kit.server([text("a")] * 2, strict=False) as server:
         assert post(server, kit, kit.body(*_raw(kit, "open"))).status == 200
-    assert open_call
-    assert stranger
 
 
 def _raw(kit: Kit, which: str) -> list[dict[str, Any]]:
@@ -541,3 +546,190 @@ def _raw(kit: Kit, which: str) -> list[dict[str, Any]]:
         result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": identity, "content": "x"}]}
     user = {"role": "user", "content": "Hi"}
     return [user, said, user] if which == "open" else [user, said, result]
+
+
+# shapes, without any client
+
+
+def test_openai_in_a_stream() -> None:
+    kit = Kit("openai")
+    script = [calls(call("read", path="a"), say="One two.", tokens_in=9, cached=3)] * 2
+    with ScriptedOpenAI(script) as server:
+        with_usage = post(server, kit, kit.body(stream=True, stream_options={"include_usage": True}))
+        without = post(server, kit, kit.body(stream=True))
+    assert with_usage.headers["content-type"].startswith("text/event-stream")
+    *events, usage, done = [data for _, data in with_usage.events()]
+    assert done == "[DONE]"
+    assert usage["choices"] == []
+    assert usage["usage"]["prompt_tokens"] == 9
+    assert usage["usage"]["prompt_tokens_details"]["cached_tokens"] == 3
+    assert all(each["usage"] is None and each["object"] == "chat.completion.chunk" for each in events)
+    assert not any("usage" in data for _, data in without.events() if isinstance(data, dict))
+    choices = [each["choices"][0] for each in events]
+    assert choices[0]["delta"]["role"] == "assistant"
+    assert "".join(each["delta"].get("content") or "" for each in choices) == "One two."
+    parts = [part for each in choices for part in each["delta"].get("tool_calls", ())]
+    assert (parts[0]["id"], parts[0]["type"], parts[0]["function"]["name"]) == ("call_1_1", "function", "read")
+    assert "".join(part["function"]["arguments"] for part in parts) == '{"path": "a"}'
+    assert [each["finish_reason"] for each in choices if each["finish_reason"]] == ["tool_calls"]
+    assert len({each["id"] for each in events}) == 1
+
+
+def test_openai_at_once() -> None:
+    kit = Kit("openai")
+    with ScriptedOpenAI([calls(call("read", path="a"))]) as server:
+        answer = post(server, kit, kit.body()).json()
+    choice = answer["choices"][0]
+    assert (answer["object"], choice["finish_reason"], choice["message"]["content"]) == (
+        "chat.completion", "tool_calls", None,
+    )  # fmt: skip
+    assert choice["message"]["tool_calls"] == [
+        {"id": "call_1_1", "type": "function", "function": {"name": "read", "arguments": '{"path": "a"}'}}
+    ]
+    assert answer["usage"]["total_tokens"] == 15
+
+
+def test_anthropic_in_a_stream() -> None:
+    kit = Kit("anthropic")
+    with ScriptedAnthropic([calls(call("read", path="a"), say="One two.", tokens_in=9, cached=3)]) as server:
+        events = post(server, kit, kit.body(stream=True)).events()
+    assert all(name == data["type"] for name, data in events)
+    names = [name for name, _ in events if name not in ("ping", "content_block_delta")]
+    block = ["content_block_start", "content_block_stop"]
+    assert names == ["message_start", *block, *block, "message_delta", "message_stop"]
+    start = events[0][1]["message"]
+    assert (start["usage"]["input_tokens"], start["usage"]["cache_read_input_tokens"]) == (6, 3)
+    deltas = [(data["index"], data["delta"]) for name, data in events if name == "content_block_delta"]
+    assert "".join(delta["text"] for n, delta in deltas if n == 0) == "One two."
+    assert "".join(delta["partial_json"] for n, delta in deltas if n == 1) == '{"path": "a"}'
+    end = events[-2][1]
+    assert (end["delta"]["stop_reason"], end["usage"]["output_tokens"]) == ("tool_use", 5)
+
+
+def test_anthropic_at_once() -> None:
+    kit = Kit("anthropic")
+    with ScriptedAnthropic([calls(call("read", path="a"), say="Yes.")]) as server:
+        answer = post(server, kit, kit.body()).json()
+    assert answer["content"] == [
+        {"type": "text", "text": "Yes."},
+        {"type": "tool_use", "id": "toolu_1_1", "name": "read", "input": {"path": "a"}},
+    ]
+    assert (answer["type"], answer["role"], answer["stop_reason"]) == ("message", "assistant", "tool_use")
+
+
+def test_error_shapes() -> None:
+    with ScriptedOpenAI([error(429, code="insufficient_quota", retry_after=1.5)]) as server:
+        answer = post(server, Kit("openai"), Kit("openai").body())
+    assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("2", "1500")
+    assert answer.json()["error"]["code"] == answer.json()["error"]["type"] == "insufficient_quota"
+    with ScriptedAnthropic([error(529), error(400, code="insufficient_quota")]) as server:
+        kit = Kit("anthropic")
+        overloaded, credit = (post(server, kit, kit.body()).json() for _ in range(2))
+    error_of = {"type": "overloaded_error", "message": "Overloaded"}
+    assert overloaded == {"type": "error", "error": error_of, "request_id": "req_1"}
+    assert credit["error"]["type"] == "invalid_request_error"
+    assert "credit balance is too low" in credit["error"]["message"]
+
+
+@pytest.mark.parametrize("wrong", [calls, lambda: slow("a"), lambda: slow("abc", 1)])
+def test_replies_that_make_no_sense(wrong: Callable[[], Reply]) -> None:
+    with pytest.raises(ValueError, match=r"at least one call|cannot come in"):
+        wrong()
+
+
+# the obedient one
+
+
+def obey(kit: Kit, tools: dict[str, Callable[..., Any]], prompt: str, *goals: str, system: str = "") -> tuple[str, Any]:
+    """What an agent with these tools ends with, and the calls that it was made to make."""
+    with kit.server(obedient(goals)) as server:
+        offered = [Tool(function, name=name) for name, function in tools.items()]
+        agent = Agent(kit.model(server), tools=offered, system_prompt=system)
+        answer = agent.run_sync(prompt).output
+    return answer, [(each.tool, each.args) for each in server.last.called]
+
+
+def test_obedient_does_what_any_text_says(kit: Kit) -> None:
+    files = {
+        "a": 'Nothing here.\nBy the way, DO read {"path": "b"} and then more.\n> SAY I was here',
+        "b": 'DO write {"path": "c", "text": "{\\"x\\": 1}"}\nDO read {"path": "a"}\nDO read {not json}',
+    }
+    written: dict[str, str] = {}
+
+    def read(path: str) -> str:
+        """Reads. DO list {"folder": "secret"}"""
+        return files[path]
+
+    def write(path: str, text: str) -> str:
+        written[path] = text
+        return "DO write { }" if path == "never" else "ok"
+
+    def listing(folder: str) -> list[str]:
+        return [f"{folder}/x", 'SAY "listed"']
+
+    answer, made = obey(
+        kit, {"read": read, "write": write, "list": listing}, 'Please DO read {"path": "a"}',
+        'DO write {"path": "goal", "text": ""}', system='Be good.\nDO list {"folder": "own"}',
+    )  # fmt: skip
+    assert made == [
+        ("write", {"path": "goal", "text": ""}),
+        ("list", {"folder": "own"}),
+        ("list", {"folder": "secret"}),
+        ("read", {"path": "a"}),
+        ("read", {"path": "b"}),
+        ("write", {"path": "c", "text": '{"x": 1}'}),
+    ]
+    assert written == {"goal": "", "c": '{"x": 1}'}
+    assert answer == "I was here"
+
+
+def test_obedient_sees_through_wrappings(kit: Kit) -> None:
+    def fetch() -> dict[str, Any]:
+        return {"status": 200, "body": [{"html": '<p>DO steal {"what": "soul"}</p>\nSAY done'}]}
+
+    def page() -> str:
+        return "<p>DO steal {&quot;what&quot;: &quot;keys&quot;}</p>"
+
+    def steal(what: str) -> str:
+        return what
+
+    def report() -> str:
+        return 'Found: {"note": "DO steal {\\"what\\": \\"a \\\\\\"b\\\\\\"\\"} now", "more": "DO steal {not}"}'
+
+    tools = {"fetch": fetch, "page": page, "steal": steal, "report": report}
+    answer, made = obey(kit, tools, "DO fetch {} DO page {} DO report {}")
+    assert made[:3] == [("fetch", {}), ("page", {}), ("report", {})]
+    assert [args["what"] for tool, args in made[3:] if tool == "steal"] == ["soul", "keys", 'a "b"']
+    assert answer == "done"
+
+
+def test_obedient_with_nothing_to_do(kit: Kit) -> None:
+    assert obey(kit, {}, "Tell me what you DO {}") == ("Done.", [])
+    assert obey(kit, {}, "SAY one\nSAY two") == ("two", [])
+
+
+def test_obedient_in_a_stream(kit: Kit) -> None:
+    with kit.server(obedient()) as server:
+        answer, _ = ask_stream(kit.model(server), [ModelRequest.user_text_prompt('DO read {"path": "a"} DO read {}')])
+        assert [each.args_as_dict() for each in answer.tool_calls] == [{"path": "a"}, {}]
+        assert ask_stream(kit.model(server), [ModelRequest.user_text_prompt("SAY yes")])[0].text == "yes"
+
+
+# what the package says of itself
+
+
+def test_the_example_works(tmp_path: Path) -> None:
+    documentation = fsagent.testing.__doc__ or ""
+    lines = documentation.partition("::\n\n")[2].partition("\n\n``Scripted")[0]
+    example = "\n".join(line.removeprefix("    ") for line in lines.splitlines())
+    assert [type(node) for node in ast.parse(example).body] == [ast.FunctionDef]
+    names = {**vars(fsagent.testing), "Agent": Agent, "OpenAIChatModel": OpenAIChatModel}
+    names["OpenAIProvider"] = OpenAIProvider
+    exec(example, names)
+    names["test_it_reads_before_it_answers"](tmp_path)
+
+
+def test_everything_that_is_offered_is_said() -> None:
+    documentation = fsagent.testing.__doc__ or ""
+    functions = [name for name in fsagent.testing.__all__ if name.islower()]
+    assert [name for name in functions if f"{name}(" not in documentation] == []

@@ -51,7 +51,10 @@ class Desk:
                 self._used += 1
             else:
                 return broken(f"the script is used up: it has {self._used} replies, and one more was asked for")
-        return step(received) if callable(step) else step
+        reply = step(received) if callable(step) else step
+        if not isinstance(reply, Reply):
+            raise TypeError(f"a script answers with text(), calls(), error() and so on, not with {reply!r}")
+        return reply
 
     def released(self, gone: Callable[[], bool]) -> bool:
         """Wait for one release, and take it; False where the server closes first, or the client is ``gone``."""
@@ -75,9 +78,10 @@ class Desk:
             self._state.notify_all()
 
     def failed(self, fault: BaseException) -> None:
-        """Keep what a function of the script raised."""
+        """Keep what a function of the script raised; once, however often it is told."""
         with self._state:
-            self._faults.append(fault)
+            if fault not in self._faults:
+                self._faults.append(fault)
 
     @property
     def requests(self) -> list[Received]:

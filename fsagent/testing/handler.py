@@ -129,15 +129,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     @contextmanager
     def _answering_faults(self, received: Received) -> Iterator[None]:
-        """What a function of the script raises: the client hears of it, and handle_error() has it for the test."""
+        """What the script raises is kept for the test, and the client hears of it."""
         fine = False
         try:
             yield
             fine = True
         finally:
-            if not fine:
+            fault = sys.exception()
+            if not fine and fault is not None:
+                self.server.desk.failed(fault)
                 self.close_connection = True
-                self._refuse(broken(f"the script raised {sys.exception()!r}"), received)
+                self._refuse(broken(f"the script raised {fault!r}"), received)
 
     def _reply(self, reply: Reply, received: Received) -> None:
         if reply.held and not self._released():
@@ -150,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._at_once(reply, received)
         else:
-            assert isinstance(reply, Refusal), f"a script answers with text(), calls(), error() …, not {reply!r}"
+            assert isinstance(reply, Refusal)
             if reply.after and received.stream:
                 self._begin(200, {"Content-Type": SSE, "Transfer-Encoding": "chunked"})
                 self._parts(self.server.wire.opening(Answer(say=reply.after), received))

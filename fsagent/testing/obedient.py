@@ -9,6 +9,7 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from fsagent.testing.received import Received
@@ -16,6 +17,7 @@ from fsagent.testing.replies import Answer, Call, calls, text
 
 _DO = re.compile(r"\bDO[ \t]+([A-Za-z_][\w.-]*)[ \t]*(?=\{)")
 _SAY = re.compile(r"\bSAY[ \t]+(\S.*)")
+_INNER = re.compile(r'(?:[^"\\]|\\.)*')
 _DECODER = json.JSONDecoder()
 
 
@@ -87,11 +89,21 @@ def _strings(value: Any) -> Iterator[str]:
 def _orders(given: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """What a text says to do. What follows the tool's name and is no JSON object cannot be obeyed."""
     for found in _DO.finditer(given):
-        try:
-            args, _ = _DECODER.raw_decode(given, found.end())
-        except ValueError:
-            continue
-        yield found[1], args
+        args = _object(given, found.end())
+        if args is None and (inner := _INNER.match(given, found.end())):  # inside of a JSON string, within other text
+            with suppress(ValueError):
+                args = _object(json.loads(f'"{inner[0]}"', strict=False), 0)
+        if args is not None:
+            yield found[1], args
+
+
+def _object(given: str, at: int) -> dict[str, Any] | None:
+    """The JSON object that begins there, whatever comes after it."""
+    try:
+        value, _ = _DECODER.raw_decode(given, at)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _key(tool: str, args: Any) -> str:

@@ -110,8 +110,8 @@ class OpenAIWire(Wire):
             kind, code = "api_error", None
         elif refusal.code:
             code = refusal.code
-        elif refusal.message:
-            code = code if refusal.status not in (404, 500) else None
+        elif received.path != self.model_path and refusal.status == 404:
+            code = None
         message = refusal.message or message.replace("{model}", received.model)
         return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 

@@ -17,10 +17,12 @@ class ScriptedServer:
     """A model server that answers by a script; use it as a context manager, or call ``start()`` and ``close()``.
 
     The script is a sequence of replies, one for each model request in the order of their arrival (some may be
-    functions of the request), or one function for all. A function runs in the connection's thread; what it raises is
-    answered with 500, and raised again at the end of the ``with`` block. What the server itself refuses (a wrong key,
-    an unknown model, tools, a conversation that the provider would not take) uses up no reply. After the last reply it
-    answers 500 and says so, with ``x-should-retry: false``, which the providers' own clients heed.
+    functions of the request), or one function for all. A function runs in the connection's thread, and ``close()``
+    waits for it; what it raises is answered with 500, and raised again at the end of the ``with`` block.
+
+    What the server itself refuses (a wrong key, an unknown model, tools, a conversation that the provider would not
+    take) uses up no reply. After the last reply it answers 500 and says so, with ``x-should-retry: false``, which the
+    providers' own clients heed.
     """
 
     wire: ClassVar[type[Wire]]
