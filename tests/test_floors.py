@@ -63,7 +63,7 @@ FLOORS = {
         "reporter",
         "watcher",
     ],
-    5: ["__main__", "faces"],
+    5: ["__main__", "faces", "testing"],
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "progress", "runner"}
@@ -78,7 +78,7 @@ HEAVY = {
     "watchfiles", "xml",
 }  # fmt: skip
 # These are loaded as a whole only where somebody serves.
-LOADED_WHEN_USED = ("fsagent.faces.http", "fsagent.faces.mcp", "fsagent.faces.hub")
+LOADED_WHEN_USED = ("fsagent.faces.http", "fsagent.faces.mcp", "fsagent.faces.hub", "fsagent.testing")
 
 
 def name_of(path: Path) -> str:
@@ -173,6 +173,15 @@ def test_faces_know_no_engine_runner_or_daemon() -> None:
         wrong = {other for other in ours(module) if part_of(other) in forbidden}
         allowed = {"fsagent.watcher"} | (AT_THE_COUNTER if module == "fsagent.faces.cli" else set())
         assert wrong <= allowed, f"{module} imports {wrong - allowed}"
+
+
+def test_scripted_servers_know_nothing_of_the_house() -> None:
+    """Also for tests of other agents, with nothing but the standard library."""
+    for module in (name for name in MODULES if part_of(name) == "testing"):
+        beside = {part_of(other) for other in ours(module)} - {"testing", "errors", "model", "fsagent"}
+        assert not beside, f"{module} imports {beside}"
+        strangers = {name.split(".")[0] for name in imports(module)} - sys.stdlib_module_names - {"fsagent"}
+        assert not strangers, f"{module} imports {strangers}"
 
 
 def test_files_know_no_workspace() -> None:
