@@ -2,7 +2,8 @@
 
 Quick runs (no program, no network) go one after the other on a thread of their own, in the order in which they came, so
 that "My name is Alice" is known to the question that came after it. Slow ones go side by side, at most ``max_runs`` at
-once. Of one conversation (``thread:``, or one task) only one run goes at a time.
+once; where there are more, tasks and what people asked for take turns, so that neither keeps the other out. Of one
+conversation (``thread:``, or one task) only one run goes at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Lanes:
         self._running: dict[str, Admitted] = {}
         self._quick_thread: threading.Thread | None = None
         self._quick_queue: deque[Admitted] = deque()
-        self._slow = 0
+        self._slow = {True: 0, False: 0}  # tasks, and what people asked for
+        self._task_last = True
         self._cancelled: set[str] = set()
         self._closed = False
 
@@ -107,25 +109,38 @@ class Lanes:
     def _dispatch(self) -> None:
         """Begin what may begin now, in the order of arrival. Called with the lock held."""
         busy = {_conversation(run) for run in (*self._running.values(), *self._quick_queue)} - {""}
-        held: deque[Admitted] = deque()
-        for run in self._waiting:
+        begun: set[str] = set()
+        slow: list[Admitted] = []
+        for run in () if self._closed else self._waiting:
             conversation = _conversation(run)
-            if self._closed or conversation in busy or (run.slow and self._slow >= self._max_runs()):
-                held.append(run)
-            elif run.slow:
-                self._slow += 1
-                self._running[run.folder.run] = run
-                threading.Thread(target=self._run_slow, args=(run,), name=f"run-{run.folder.run}", daemon=True).start()
-            else:
-                self._quick_queue.append(run)
-                if self._quick_thread is None:
-                    self._quick_thread = threading.Thread(target=self._run_quick, name="quick", daemon=True)
-                    self._quick_thread.start()
+            if conversation not in busy:
+                if run.slow:
+                    slow.append(run)
+                else:
+                    begun.add(run.folder.run)
+                    self._quick_queue.append(run)
             if conversation:
                 busy.add(conversation)
-        self._waiting = held
+        if self._quick_queue and self._quick_thread is None:
+            self._quick_thread = threading.Thread(target=self._run_quick, name="quick", daemon=True)
+            self._quick_thread.start()
+        while slow and sum(self._slow.values()) < self._max_runs():
+            run = self._next_slow(slow)
+            slow.remove(run)
+            begun.add(run.folder.run)
+            self._slow[_is_task(run)] += 1
+            self._task_last = _is_task(run)
+            self._running[run.folder.run] = run
+            threading.Thread(target=self._run_slow, args=(run,), name=f"run-{run.folder.run}", daemon=True).start()
+        if begun:
+            self._waiting = deque(run for run in self._waiting if run.folder.run not in begun)
         if self._quick_queue or not self._running:
             self._changed.notify_all()
+
+    def _next_slow(self, slow: Sequence[Admitted]) -> Admitted:
+        """The kind of which fewer are under way; of two equals the one whose turn it is. Then the order of arrival."""
+        task = self._slow[True] < self._slow[False] or (self._slow[True] == self._slow[False] and not self._task_last)
+        return next((run for run in slow if _is_task(run) == task), slow[0])
 
     def _ended(self, run: Admitted) -> None:
         del self._running[run.folder.run]
@@ -135,7 +150,7 @@ class Lanes:
         self._work([run])
         with self._changed:
             self._ended(run)
-            self._slow -= 1
+            self._slow[_is_task(run)] -= 1
             self._dispatch()
         self._hungry()
 
@@ -158,6 +173,10 @@ class Lanes:
                     self._changed.notify_all()
             if left <= LOW:
                 self._hungry()
+
+
+def _is_task(run: Admitted) -> bool:
+    return bool(run.envelope.task)
 
 
 def _conversation(run: Admitted) -> str:

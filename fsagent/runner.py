@@ -268,6 +268,9 @@ class _Run:
                 self._host.record("asked", {"step": index, "questions": questions}, True)
                 raise ApprovalNeeded(questions)
             if isinstance(judged, _Ready):
+                if self._link:
+                    subject = " ".join(judged.tool.subject(judged.args).split())[:200]
+                    self._link.tell(f"→ {judged.tool.name} {subject}\n")
                 step = with_call(step, number, judged.changed) if judged.changed else step
                 result = self._taken_in(number, judged, self._call(number, judged))
             else:

@@ -19,14 +19,11 @@ from fsagent.model import Fact, Run, ToolCall, ToolResult
 Effect = Literal["read", "repeatable", "once"]
 Reach = Literal["inside", "memory", "outside"]
 A = TypeVar("A", bound=Struct)
-_SAYS_NOTHING = ("title", "description", "$defs", "$schema", "additionalProperties")
+_SAYS_NOTHING = ("title", "description", "$defs", "$schema")
 _EMPTY: tuple[tuple[str, object], ...] = (
-    ("default", ""),
-    ("default", []),
-    ("default", {}),
-    ("default", None),
-    ("required", []),
-)
+    ("default", ""), ("default", []), ("default", {}), ("default", None), ("required", []),
+    ("additionalProperties", False),
+)  # fmt: skip
 
 
 class Remembered(Struct, frozen=True):

@@ -35,6 +35,8 @@ that the owner wants kept."""
 TASK_RULE = "This is a scheduled run. If there is nothing that the owner has to know, answer only: Nothing to report."
 MALFORMED = "arguments that are no JSON"
 
+_NOT_KEPT = ("usage", "timestamp", "provider_details", "provider_url", "metadata")
+_COMMENT = re.compile(r"<!--.*?-->\n*", re.DOTALL)
 _NOTHING = re.compile(r"\W*nothing to report\W*", re.IGNORECASE)
 
 
@@ -57,8 +59,8 @@ def messages(request: Request, turns: Sequence[Turn]) -> list[ModelMessage]:
 
 
 def instructions(request: Request) -> str:
-    """The house rule and the soul."""
-    soul = request.soul.strip()
+    """The house rule and the soul, without the comments in it, which are for people."""
+    soul = _COMMENT.sub("", request.soul).strip()
     return f"{HOUSE_RULE}\n\nYour memory, soul.md:\n\n{soul}" if soul else HOUSE_RULE
 
 
@@ -78,7 +80,7 @@ def question(request: Request) -> str:
 def definitions(request: Request) -> list[ToolDefinition]:
     """The tools that the run may use."""
     return [
-        ToolDefinition(name=tool.name, description=tool.hint or None, parameters_json_schema=tool.schema)
+        ToolDefinition(name=tool.name, description=tool.hint or None, parameters_json_schema=tool.schema, strict=False)
         for tool in request.tools
     ]
 
@@ -109,13 +111,14 @@ def is_silence(text: str) -> bool:
 
 def memo_of(response: ModelResponse) -> Any:
     """The response as a JSON value, for the next turn."""
-    return ModelMessagesTypeAdapter.dump_python([response], mode="json", exclude_defaults=True)[0]
+    memo: dict[str, Any] = ModelMessagesTypeAdapter.dump_python([response], mode="json", exclude_none=True)[0]
+    return {key: value for key, value in memo.items() if key not in _NOT_KEPT}
 
 
 def _response(turn: Turn) -> ModelResponse:
     """What the model said in a turn, as it said it."""
     if turn.step.memo:
-        found = ModelMessagesTypeAdapter.validate_python([{"kind": "response", **turn.step.memo}])[0]
+        found = ModelMessagesTypeAdapter.validate_python([turn.step.memo])[0]
         if isinstance(found, ModelResponse) and len(found.tool_calls) == len(turn.step.calls):
             return found
     raise ValueError("the record of this run's turns is not a model's; the command can be run again")
