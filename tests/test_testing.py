@@ -91,11 +91,10 @@ def kit(request: pytest.FixtureRequest) -> Kit:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """No thread of a server outlives its test."""
-    before = set(threading.enumerate())
+    """No thread of a server outlives its test; those of the clients' libraries may."""
     yield
-    left = [thread for thread in threading.enumerate() if thread not in before and "asyncio" not in thread.name]
-    assert not left
+    ours = ("scripted model server", "process_request_thread")
+    assert [each for each in threading.enumerate() if any(name in each.name for name in ours)] == []
 
 
 def ask(model: Model, messages: list[ModelMessage] = HI, **options: Any) -> ModelResponse:
