@@ -17,7 +17,7 @@ from fsagent.config import Rules
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.model import Answer, Question
 from fsagent.policy import Verdict, decide
-from fsagent.tools.base import Context, Tool
+from fsagent.tools.base import Context, Reach, Tool
 
 ALWAYS = "always"
 
@@ -42,6 +42,7 @@ class Consent:
 
     ``standing(tool, subject)`` says of a call under ``ask`` whether a person allowed it for good. ``used`` are prints
     of actions that were approved once and begun. ``for_good`` is asked only after ``ask``, never after ``deny``.
+    ``trusts(tool, subject)`` says of what a call brings that it counts as the owner's own text.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Consent:
         answers: Mapping[str, Answer],
         used: frozenset[str],
         standing: Callable[[str, str], bool] = lambda tool, subject: False,
+        trusts: Callable[[str, str], bool] = lambda tool, subject: False,
     ) -> None:
-        self._run, self._rules_of, self._standing = run, rules_of, standing
+        self._run, self._rules_of, self._standing, self._trusts = run, rules_of, standing, trusts
         self._answers, self._used = dict(answers), used
         self._foreign = ""
 
@@ -74,11 +76,19 @@ class Consent:
         doubt = tool.doubt(args, context)
         if doubt:
             return Verdict("ask", doubt)
-        if self._foreign and tool.reach(args, context) != "inside":
-            goes = "into what later runs obey" if tool.reach(args, context) == "memory" else "out of the workspace"
+        reach = self._reach(tool, args, context)
+        if self._foreign and reach != "inside":
+            goes = "into what later runs obey" if reach == "memory" else "out of the workspace"
             return Verdict("ask", f"{tool.name} reaches {goes}, and the run has read text that is not yours "
                                   f"(from {self._foreign})")  # fmt: skip
         return verdict
+
+    def _reach(self, tool: Tool[Any], args: Any, context: Context) -> Reach:
+        """How far a call reaches. A file whose text counts as the owner's own is a memory."""
+        reach = tool.reach(args, context)
+        if reach == "inside" and tool.effect != "read" and self._trusts("read", tool.subject(args)):
+            return "memory"
+        return reach
 
     def for_good(self, tool: str, subject: str) -> bool:
         """True if a person allowed this for good."""

@@ -324,9 +324,9 @@ class Pipeline:
         self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending
     ) -> Ended:
         """Record how the run ended. ``command`` is None where it was not even understood, or only waited."""
-        settings, now, step = self._settings(), self._now(), ending.step
-        understood = next((event for event in folder.events() if event["event"] == "understood"), {})
-        times = {event["event"]: event["time"] for event in reversed(folder.events()) if "time" in event}
+        settings, now, step, events = self._settings(), self._now(), ending.step, folder.events()
+        understood = next((event for event in events if event["event"] == "understood"), {})
+        times = {event["event"]: event["time"] for event in reversed(events) if "time" in event}
         begun = times.get("started") or times.get("attempt")
         started = msgspec.convert(begun, datetime) if begun else now
         outcome = Outcome(
@@ -342,7 +342,7 @@ class Pipeline:
             changed=ending.changed,
             remembered=ending.remembered,
             usage=ending.usage,
-            untrusted=ending.untrusted,
+            untrusted=ending.untrusted or any(event["event"] == "foreign" for event in events),
             publish=is_news(envelope, step),
         )
         run = Ended(folder, envelope, outcome, words(envelope, outcome))

@@ -70,6 +70,7 @@ class Progress(Struct, frozen=True):
     last: Step | None = None
     answers: dict[str, Answer] = {}
     used: frozenset[str] = frozenset()
+    foreign: str = ""
 
     def done(self) -> tuple[Turn, ...]:
         """All that is known to have been done, a cut off turn as far as it came."""
@@ -84,11 +85,14 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
     unknown: dict[str, Any] | None = None
     answers: dict[str, Answer] = {}
     used: set[str] = set()
+    foreign = ""
     for event in events:
         kind = event.get("event")
         if kind == "step":
             step = msgspec.convert(event["step"], Step)
             results, unknown = [], None
+        elif kind == "foreign":
+            foreign = event["source"]
         elif kind == "asked":
             unknown = None  # what was in doubt before it is told in the question
         elif kind == "answered":
@@ -111,7 +115,7 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
             step, results, unknown = None, [], None
     last = step if step and not step.calls else None
     pending = step if step and step.calls else None
-    return Progress(tuple(turns), pending, tuple(results), unknown, last, answers, frozenset(used))
+    return Progress(tuple(turns), pending, tuple(results), unknown, last, answers, frozenset(used), foreign)
 
 
 def with_call(step: Step, number: int, call: ToolCall) -> Step:

@@ -191,7 +191,7 @@ class _Run:
         self._progress, self._repeat, self._link = progress, repeat, link
         self._suggestible = bool(getattr(engine, "suggestible", True))
         self._redactor = Redactor(host.secrets())
-        self._consent = Consent(context.run, host.rules, progress.answers, progress.used, host.standing)
+        self._consent = Consent(context.run, host.rules, progress.answers, progress.used, host.standing, host.trusts)
         self._turns = list(progress.turns)
         self._tools: tuple[ToolSpec, ...] = ()
 
@@ -200,7 +200,7 @@ class _Run:
             return Ending(self._progress.last, tuple(self._turns))
         if self._suggestible:
             self._tools = self._runner.offered(self._host.rules)
-            self._consent.take_in(any(each.untrusted for each in self._host.request().history), "an earlier answer")
+            self._look_around()
         self._look_back(self._turns)
         if self._progress.pending is not None:
             lost = self._settle_unknown()
@@ -328,6 +328,19 @@ class _Run:
     @property
     def _shown(self) -> int:
         return SHOWN_TO_MODELS if self._suggestible else SHOWN
+
+    def _look_around(self) -> None:
+        """Note foreign text in the request itself; recorded, for the history may be another one after a pause."""
+        source = self._progress.foreign
+        if not source:
+            request = self._host.request()
+            untrusted = any(each.untrusted for each in request.history)
+            source = (
+                "an earlier answer" if untrusted else "the names of its attachments" * bool(request.command.attachments)
+            )
+            if source:
+                self._host.record("foreign", {"source": source}, False)
+        self._consent.take_in(bool(source), source)
 
     def _look_back(self, turns: Sequence[Turn]) -> None:
         """Note foreign text in these turns: an engine that text can sway is judged more strictly from now on."""

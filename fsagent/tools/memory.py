@@ -171,8 +171,10 @@ class Recall(Tool[RecallArgs]):
         return "inside"
 
     def foreign(self, args: RecallArgs, result: ToolResult) -> bool:
-        """The soul is the owner's word; answers of runs that read something else are not."""
-        return args.source == "runs" and any(row["untrusted"] for row in (result.data or {}).get("runs", ()))
+        """The soul is the owner's word. Answers of runs that read something else are not; nor is the status, which
+        quotes errors and open questions."""
+        rows = (result.data or {}).get("runs", ())
+        return args.source == "status" or (args.source == "runs" and any(row["untrusted"] for row in rows))
 
     def run(self, args: RecallArgs, context: Context) -> ToolResult:
         """Look it up; to find nothing is a result, not an error."""
