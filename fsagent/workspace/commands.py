@@ -134,7 +134,7 @@ def read_steps(document: Document) -> tuple[ToolCall, ...]:
     for number, item in enumerate(node, 1):
         line, column = position(node, number - 1, document.first_line)
         where = f"steps[{number}]"
-        tools = [name for name in item if name not in _STEP_WORDS] if isinstance(item, CommentedMap) else []
+        tools = [str(name) for name in item if name not in _STEP_WORDS] if isinstance(item, CommentedMap) else []
         if len(tools) != 1:
             faults.append(Fault(document.file, "must name one tool, like '- read: notes.md'", line, column, where))
             continue
