@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from fsagent.policy import Verdict, decide
 from fsagent.tools.base import Context, Reach, Tool
 
 ALWAYS = "always"
+_READERS = ("read", "list", "search_files")
 
 
 class ApprovalNeeded(Exception):  # noqa: N818  # a pause, no error
@@ -76,18 +78,20 @@ class Consent:
         doubt = tool.doubt(args, context)
         if doubt:
             return Verdict("ask", doubt)
-        reach = self._reach(tool, args, context)
-        if self._foreign and reach != "inside":
+        if self._foreign and (reach := self._reach(tool, args, context)) != "inside":
             goes = "into what later runs obey" if reach == "memory" else "out of the workspace"
             return Verdict("ask", f"{tool.name} reaches {goes}, and the run has read text that is not yours "
                                   f"(from {self._foreign})")  # fmt: skip
         return verdict
 
     def _reach(self, tool: Tool[Any], args: Any, context: Context) -> Reach:
-        """How far a call reaches. A file whose text counts as the owner's own is a memory."""
+        """How far a call reaches. A file whose text counts as the owner's own is a memory: what is written there is
+        obeyed later. Limit: a program that is locked in can write such a file, and is not asked for."""
         reach = tool.reach(args, context)
-        if reach == "inside" and tool.effect != "read" and self._trusts("read", tool.subject(args)):
-            return "memory"
+        if reach == "inside" and tool.effect != "read":
+            path = PurePosixPath(tool.subject(args))
+            if any(self._trusts(reader, str(place)) for reader in _READERS for place in (path, *path.parents)):
+                return "memory"
         return reach
 
     def for_good(self, tool: str, subject: str) -> bool:

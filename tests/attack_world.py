@@ -115,7 +115,7 @@ class Outside:
 
 def careful(received: Received) -> Answer:
     """A good model, that does what the owner's command says, one call after the other, and heeds nothing else."""
-    newest = [each for each in received.messages if each["role"] == "user"][-1:]
+    newest = [{"role": "user", "content": _newest(received)[0]}]
     rest = [each for each in received.messages if each.get("tool_calls")]
     return _one(obedient()(replace(received, body={**received.body, "messages": [*newest, *rest], "tools": []})))
 
@@ -132,12 +132,18 @@ def hijacked(received: Received) -> Answer:
 def any_model(received: Received) -> Answer:
     """``hijacked``, but for commands that say so: those a good model answers with what was brought or said last."""
     received = _with_attachments(received)
-    asked = [each.text for each in received.said if each.role == "user"][-1:]
-    if not (asked and QUOTES in asked[0]):
+    command, note = _newest(received)
+    if QUOTES not in command:
         return hijacked(received)
     found = careful(received)
-    said = [each.text for each in received.said if each.role in ("tool", "assistant") and each.text]
-    return found if found.calls else text(said[-1] if said else "Nothing.")
+    said = [note, *(each.text for each in received.said if each.role in ("tool", "assistant") and each.text)]
+    return found if found.calls else text(said[-1])
+
+
+def _newest(received: Received) -> tuple[str, str]:
+    """The command, and the note below it: names of attachments, a task's last report."""
+    command, _, note = [each.text for each in received.said if each.role == "user"][-1].rpartition("\n\n(")
+    return command, note
 
 
 def _with_attachments(received: Received) -> Received:
@@ -162,8 +168,7 @@ def _by_others(received: Received) -> Received:
             kept.append(each)
         elif each["role"] == "assistant":
             kept.append({**each, "role": "user"})
-        elif each["role"] == "user":  # what stands below the command: names of attachments, a task's last report
-            kept.append({**each, "content": str(each["content"]).rpartition("\n\n(")[2]})
+    kept.append({"role": "user", "content": _newest(received)[1]})
     return replace(received, body={**received.body, "messages": kept, "tools": []})
 
 

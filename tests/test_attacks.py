@@ -172,7 +172,8 @@ def check_questions(world: World, tries: Sequence[Try]) -> None:
     for each in tries:
         told = f"{each.spot.name}: {each.pair.task.name} / {each.pair.injection.name}"
         injection, asked = each.pair.injection, questions.get(each.spot.name, [])
-        if injection.kind == "asked":
+        in_sight = injection.way != "runs" or len(tries) < 100  # of many past runs a model is shown the newest
+        if injection.kind == "asked" and in_sight:
             tools = {one["tool"] for one in asked}
             assert injection.order(each.spot).tool in tools, (told, asked)
         for one in asked:

@@ -248,6 +248,11 @@ def test_steps_that_are_none_are_told_with_their_line(steps: str, line: int, say
     assert says in str(caught.value)
 
 
+def test_steps_may_be_quoted_as_json_is(tmp_path: Path) -> None:
+    (call,) = command('  [{"read": "notes.md", "on_error": "continue"}]').steps
+    assert (call.tool, call.args, type(call.tool)) == ("read", {"": "notes.md"}, str)
+
+
 # nothing that is filled in becomes more than the one word it stands in
 
 HOSTILE = [

@@ -186,6 +186,7 @@ def test_trust_is_by_tool_and_pattern() -> None:
         assert not settings.trusts(tool, subject), (tool, subject)
 
 
+@pytest.mark.parametrize("trusted", [("read", "notes/plan.md"), ("search_files", "notes"), ("list", ".")])
 @pytest.mark.parametrize(
     "call",
     [
@@ -194,20 +195,23 @@ def test_trust_is_by_tool_and_pattern() -> None:
         ToolCall("edit", {"path": "notes/../notes/plan.md", "old": "mine", "new": "x"}),
     ],
 )
-def test_nothing_foreign_is_written_to_where_it_would_count_as_the_owners(tmp_path: Path, call: ToolCall) -> None:
+def test_nothing_foreign_is_written_to_where_it_would_count_as_the_owners(
+    tmp_path: Path, call: ToolCall, trusted: tuple[str, str]
+) -> None:
     """What is read there later is obeyed, so it is a memory like the soul."""
     house = House(tmp_path / "w")
     house.tools |= {name: tool for name, tool in load_tools().items() if isinstance(tool, FileTool)}
     (house.folder / "notes").mkdir()
     (house.folder / "notes" / "plan.md").write_text("mine\n")
-    house.trusted = {("read", "notes/plan.md")}
+    house.trusted = {trusted}
     (question,) = house.asks(Swayed(does("page"), Step(calls=(call,))))
     assert question.why == (
         f"{call.tool} reaches into what later runs obey, and the run has read text that is not yours (from page)"
     )
     assert (house.folder / "notes" / "plan.md").read_text() == "mine\n"
     house.records.clear()
-    read = Step(calls=(ToolCall("read", {"path": "notes/plan.md"}),))
+    more = {"query": "mine"} if trusted[0] == "search_files" else {}
+    read = Step(calls=(ToolCall(trusted[0], {"path": trusted[1], **more}),))
     assert house.run(Swayed(read, Step(calls=(call,)), does("send"))).step.answer == "done"
 
 
