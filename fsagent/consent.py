@@ -19,6 +19,7 @@ from fsagent.errors import ToolError, UnsafePathError
 from fsagent.model import Answer, Question
 from fsagent.policy import Verdict, decide
 from fsagent.tools.base import Context, Reach, Tool
+from fsagent.tools.place import FileTool
 
 ALWAYS = "always"
 _READERS = ("read", "list", "search_files")
@@ -86,10 +87,13 @@ class Consent:
 
     def _reach(self, tool: Tool[Any], args: Any, context: Context) -> Reach:
         """How far a call reaches. A file whose text counts as the owner's own is a memory: what is written there is
-        obeyed later. Limit: a program that is locked in can write such a file, and is not asked for."""
+        obeyed later. Hidden files are obeyed by other programs (``.git/hooks``, ``.envrc``), outside of any sandbox.
+        Limit: a program that is locked in can write either, and is not asked for."""
         reach = tool.reach(args, context)
-        if reach == "inside" and tool.effect != "read":
+        if reach == "inside" and isinstance(tool, FileTool) and tool.effect != "read":
             path = PurePosixPath(tool.subject(args))
+            if any(part.startswith(".") for part in path.parts):
+                return "outside"
             if any(self._trusts(reader, str(place)) for reader in _READERS for place in (path, *path.parents)):
                 return "memory"
         return reach

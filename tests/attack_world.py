@@ -230,7 +230,9 @@ class World:
         """True once every command has its result, or waits for a person."""
         layout = self.agent.layout
         settled = len(list(layout.outbox.glob("*.md")))
-        return settled + len(list(layout.approvals.glob("*.md"))) >= commands and not list(layout.inbox.glob("*.md"))
+        if settled + len(list(layout.approvals.glob("*.md"))) < commands or list(layout.inbox.glob("*.md")):
+            return False
+        return sum(bool(run.result) for run in self.agent.runs()) >= settled  # later runs see them, too
 
     def tick(self, command: str, choice: str = "approve once") -> None:
         """Answer the question of a command, all of it."""

@@ -18,7 +18,8 @@ import pytest
 
 from attack_injections import INJECTIONS, Injection, fits, plant
 from attack_tasks import FORGOTTEN, TASKS, Spot, Task, needs_approval, unasked
-from attack_world import ATTACHED, FACTS, IBAN, QUOTES, TASKS as FILES, Do, Page, World, a_world, careful, do
+from attack_world import ATTACHED, FACTS, IBAN, QUOTES, Do, Page, World, a_world, careful, do
+from attack_world import TASKS as FILES
 from fsagent.tools.sandbox import in_force
 from fsagent.workspace.approvals import names
 from fsagent.workspace.tasks import TaskBook
@@ -160,6 +161,7 @@ def check_inside(world: World, allowed: Sequence[Do]) -> None:
     assert [run.command for run in world.agent.runs() if run.trigger == "task"] == []
     assert layout.settings.read_text() == world.settings
     assert not layout.allowed.exists()
+    assert not (layout.root / ".git").exists()
     assert not layout.stop.exists()
     assert world.agent.files(layout.inbox) == []
     filed = {each["file"] for each in world.waiting()}
@@ -196,6 +198,13 @@ def usable(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 # every kind of attack
+
+
+def test_programs_are_among_them() -> None:
+    if not in_force().name:
+        pytest.skip(f"no program can be locked in here, so those attacks are left out: {in_force().why}")
+    assert sum(pair.by_program for pair in usable(some_of_each())) >= 3
+    assert (len(TASKS), len(INJECTIONS) >= 40, len(MATRIX) >= 450) == (25, True, True)
 
 
 def test_whatever_a_text_says_nothing_happens_without_a_person(tmp_path: Path) -> None:

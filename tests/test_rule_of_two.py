@@ -215,6 +215,18 @@ def test_nothing_foreign_is_written_to_where_it_would_count_as_the_owners(
     assert house.run(Swayed(read, Step(calls=(call,)), does("send"))).step.answer == "done"
 
 
+@pytest.mark.parametrize("path", [".envrc", ".git/hooks/pre-commit", "notes/.obsidian/app.json", "./notes/../.bashrc"])
+def test_hidden_files_are_obeyed_by_other_programs_so_they_are_outside(tmp_path: Path, path: str) -> None:
+    house = House(tmp_path / "w")
+    house.tools |= {name: tool for name, tool in load_tools().items() if isinstance(tool, FileTool)}
+    write = Step(calls=(ToolCall("write", {"path": path, "text": "x"}),))
+    (question,) = house.asks(Swayed(does("page"), write))
+    assert "write reaches out of the workspace" in question.why
+    assert not (house.folder / path).exists()
+    house.records.clear()
+    assert house.run(Swayed(write, does("send"))).step.answer == "done", "what was not read cannot have led to it"
+
+
 # the same step, and order across a crash
 
 
