@@ -109,6 +109,7 @@ class Daemon:
             self.settings,
             self.journal,
             lambda task: self._lanes.has_task(task) or self._parking.has_task(task),
+            house.purse.bars,
         )
         places = {
             "root": (layout.root, False, CHANGES), "inbox": (layout.inbox, True, ARRIVALS),

@@ -17,10 +17,10 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.config import Settings
-from fsagent.dispatch import MODEL
+from fsagent.dispatch import MODEL, asks_a_model
 from fsagent.engines.base import Model
 from fsagent.files.atomic import write_atomic
-from fsagent.model import Command, Step, Usage
+from fsagent.model import Command, Step, Task, Usage
 from fsagent.modelsettings import KEYS, price_of, provider_of
 from fsagent.notices import Notices
 
@@ -177,6 +177,14 @@ class Purse:
         if command.engine == MODEL and not self.models(command):
             return self.no_model(command)
         return ""
+
+    def bars(self, task: Task) -> str:
+        """Why a task need not even be tried now, in words; "" where it may, or needs no model."""
+        settings = self._settings()
+        if not asks_a_model(task, settings):
+            return ""
+        command = Command(name=task.name, body="", task=task.name, model=str(task.settings.get("model", "")))
+        return "" if self.models(command) else self.no_model(command)
 
     def no_model(self, command: Command) -> str:
         """Why there is no model to ask, in words."""

@@ -212,7 +212,7 @@ class _Run:
                 raise Stopped
             step = self._limit() or self._decide()
             if not step.calls:
-                if step.usage:  # it was paid for: after a crash nobody asks again
+                if step.usage or step.blocked:  # it was paid for: after a crash nobody asks again
                     self._host.record("step", {"step": step}, False)
                 return Ending(step, tuple(self._turns))
             self._host.record("step", {"step": step}, False)

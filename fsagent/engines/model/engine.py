@@ -100,6 +100,8 @@ class ModelEngine:
                 elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
                     link.tell(event.delta.content_delta)
         response = stream.get()
+        if not model.name.startswith("google:") and "finish_reason" not in (response.provider_details or {}):
+            raise ConnectionError("the answer broke off")  # the library takes a stream that just ends for a whole one
         if not response.parts:
             raise ValueError("it answered nothing at all")
         link.tell("\n")
