@@ -405,7 +405,7 @@ def test_a_run_shows_its_steps_what_it_used_and_what_it_changed(live: Api) -> No
     steps = [{"write": {"path": "diff.txt", "text": "one\n"}}, {"append": {"path": "diff.txt", "text": "two\n"}}]
     found = live.ends(live.command("", steps=steps)["run"])
     assert found["run"]["status"] == "done"
-    assert found["run"]["usage"] == {"tokens_in": 0, "tokens_out": 0, "cost": 0.0}
+    assert set(found["run"]["usage"].values()) == {0}
     assert {"claimed", "step", "call", "result", "finished", "settled"} <= {step["event"] for step in found["steps"]}
     assert found["diff"].count("+++ b/diff.txt") == 2
     assert "+one" in found["diff"]

@@ -127,7 +127,7 @@ def test_what_is_offered(agent: Agent, era: str) -> None:
                     assert field["description"], f"{tool.name}.{name}"
             reads = {name for name, tool in tools.items() if tool.annotations.read_only_hint}
             assert reads == {
-                "get_result", "list_runs", "search", "status", "list_tasks", "list_approvals", "read_soul",
+                "get_result", "list_runs", "search", "status", "usage", "list_tasks", "list_approvals", "read_soul",
             }  # fmt: skip
             destroys = {name for name, tool in tools.items() if tool.annotations.destructive_hint}
             assert destroys == {"send_command", "cancel_run", "retry_run", "run_task", "decide_approval", "forget"}
