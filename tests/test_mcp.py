@@ -182,6 +182,10 @@ def test_every_tool(agent: Agent, era: str) -> None:
             assert next(t for t in tasks if t["task"] == "tick")["state"] == "paused"
             assert "paused" not in await words(client, "resume_task", task="tick")
 
+            used = await call(client, "usage", days=1, by="task")
+            assert (used["rows"], used["today"][0]["limit"]) == ([], 1000)
+            assert "no model was asked" in await words(client, "usage")
+
             status = await call(client, "status")
             assert (status["agent"], status["alive"], status["paused"]) == ("alfred", True, False)
             assert "alfred: alive" in await words(client, "status")
