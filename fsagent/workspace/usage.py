@@ -28,6 +28,7 @@ Zone = Callable[[datetime], datetime]
 By = Literal["day", "task", "model"]
 
 _NEVER = date.min
+_NUMBERS = ("tokens_in", "tokens_out", "tokens_cached", "turns", "unpriced")
 
 
 class Spent(Struct, frozen=True, kw_only=True):
@@ -82,17 +83,24 @@ class Tally:
     """Sums up turns: what they took, and how many runs they belong to. Not thread-safe."""
 
     def __init__(self) -> None:
-        self.usage = Usage()
         self._runs: set[str] = set()
+        self._sums = [0] * len(_NUMBERS)
+        self._cost = 0.0
 
     def count(self, spent: Spent) -> None:
         """Take one turn in."""
-        self.usage += spent.usage
+        sums, used = self._sums, spent.usage
+        sums[0] += used.tokens_in
+        sums[1] += used.tokens_out
+        sums[2] += used.tokens_cached
+        sums[3] += used.turns
+        sums[4] += used.unpriced
+        self._cost += used.cost
         self._runs.add(spent.run)
 
     def totals(self) -> Totals:
         """The sums so far."""
-        return Totals(len(self._runs), self.usage)
+        return Totals(len(self._runs), Usage(cost=self._cost, **dict(zip(_NUMBERS, self._sums, strict=True))))
 
 
 class UsageBook:
@@ -232,11 +240,13 @@ def read_spent_file(path: Path) -> Iterator[tuple[int, Spent | None]]:
 
     A missing file has no turns. Raises ``OSError`` where it cannot be read.
     """
+    decode = msgspec.json.Decoder(Spent).decode
+    month = tuple(map(int, path.stem.split("-")))
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if line != b"\n":
-                    yield number, _decode(line, path.stem)
+                    yield number, _of_month(month, decode, line)
     except FileNotFoundError:
         return
 
@@ -271,10 +281,11 @@ def money(cost: float) -> str:
     return "$" + text.removesuffix(".00")
 
 
-def _decode(line: bytes, month: str) -> Spent | None:
+def _of_month(month: tuple[int, ...], decode: Callable[[bytes], Spent], line: bytes) -> Spent | None:
     try:
-        spent = msgspec.json.decode(line, type=Spent)
-        return spent if f"{spent.time.astimezone(UTC):%Y-%m}" == month else None
+        spent = decode(line)
+        utc = spent.time.astimezone(UTC)
+        return spent if (utc.year, utc.month) == month else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
         return None
 
