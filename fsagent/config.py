@@ -64,6 +64,22 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # triggers:
 #   http: {shell: deny, write: {"notes/*": allow, "*": deny}}
 
+# Which calls bring the owner's own text, by tool and pattern. What others bring is never taken as the owner's word.
+# trust:
+#   read: ["notes/*"]
+
+# The model that the engine 'model' asks: provider:model. Keys never stand here, only where to find them.
+# model:
+#   name: ollama:qwen3
+
+# The most that may be used: by a run, by all runs of one task in a day, by all runs in a day, in a month. Amounts are
+# written 200, 20k, 1.5M, or off; cost is in US dollars. Beyond that no model is asked.
+# budget:
+#   run: {steps: 50, calls: 200, tokens: 300k, cost: 1}
+#   task: {runs: 300, tokens: 1M, cost: 2}
+#   day: {runs: 1k, tokens: 3M, cost: 5}
+#   month: {runs: 10k, tokens: 30M, cost: 50}
+
 # How the programs of the tool shell are locked in. They see the workspace, the system's programs, and nothing else.
 # sandbox: auto                 # auto: by bubblewrap, else by Landlock, else they are refused; off: not at all
 # sandbox_network: false        # true: they may use the network

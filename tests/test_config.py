@@ -13,10 +13,18 @@ import pytest
 from fsagent.config import SETTINGS_TEMPLATE, ApiSettings, Settings, load_settings
 from fsagent.errors import SettingsError
 from fsagent.extensions import unknown_names
-from fsagent.files.fields import Duration
+from fsagent.files.fields import Amount, Duration
 from fsagent.files.yamltext import load_mapping, plain
+from fsagent.modelsettings import BudgetSettings
 
-EXAMPLES = {"timezone", "tools", "triggers", "api"}  # shown as examples; their default is to say nothing
+EXAMPLES = {
+    "timezone",
+    "tools",
+    "triggers",
+    "trust",
+    "model",
+    "api",
+}  # shown as examples; their default is to say nothing
 COMMENTED = re.compile(r"^# (?=[a-z_]+:|  [a-z_]+:)", re.MULTILINE)
 
 
@@ -57,6 +65,12 @@ def test_the_template_names_every_setting_with_its_default(tmp_path: Path) -> No
     assert everything.timezone == "Europe/Berlin"
     assert set(everything.tools) == {"shell", "http", "write"}
     assert set(everything.triggers) == {"http"}
+    assert set(everything.trust) == {"read"}
+    assert everything.model.name
+    assert list(shown["budget"]) == list(BudgetSettings.__struct_fields__)
+    for name, part in shown["budget"].items():
+        assert list(part) == list(getattr(everything.budget, name).__struct_fields__)
+    assert everything.budget == BudgetSettings()
     assert list(shown["api"]) == list(ApiSettings.__struct_fields__)
     assert everything.api == ApiSettings()
 
@@ -82,6 +96,9 @@ tools:
   write: deny
 triggers:
   http: {shell: deny}
+trust: {read: ["notes/*"]}
+model: {name: "ollama:qwen3", temperature: 0.5}
+budget: {run: {steps: 5}, task: {runs: off}, day: {tokens: 1.5M}, month: {cost: 0.50}}
 sandbox: off
 sandbox_network: true
 sandbox_read: ~/.local
@@ -93,6 +110,8 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
     assert [name for name, value in msgspec.structs.asdict(settings).items() if value == default[name]] == []
     assert (settings.heartbeat_interval, settings.timeout, settings.attachment_wait) == (300, 5400, 86400)
     assert isinstance(settings.scan_interval, Duration)
+    assert settings.budget.task.runs == Amount.off()
+    assert (settings.budget.run.steps, settings.budget.day.tokens, settings.budget.month.cost) == (5, 1_500_000, 0.5)
     assert list(settings.tools["shell"]) == ["df *", "*"], "the order of patterns is the order of the file"
     assert settings.api == ApiSettings(
         listen="[::1]:0", allowed_hosts=("ha.local",), allowed_origins=("https://home.example.org",), rate=7

@@ -40,6 +40,7 @@ FLOORS = {
     3: ["policy", "consent", "tools", "engines", "progress", "runner"],
     4: [
         "bell",
+        "budgets",
         "attempts",
         "completion",
         "dispatch",
@@ -316,8 +317,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "args", [["status"], ["status", "--json"], ["runs"], ["runs", "--json"], ["tasks"], ["health"], ["show", "last"],
-             ["pause"], ["resume"], ["ask", "hello"]]
+    "args", [["status"], ["status", "--json"], ["runs"], ["runs", "--json"], ["tasks"], ["usage"], ["health"],
+             ["show", "last"], ["pause"], ["resume"], ["ask", "hello"]]
 )  # fmt: skip
 def test_commands_that_read_files_load_no_engine(workspace: Path, args: list[str]) -> None:
     loaded = loaded_by([args[0], "-w", str(workspace), *args[1:]], workspace)

@@ -127,7 +127,7 @@ def test_what_is_offered(agent: Agent, era: str) -> None:
                     assert field["description"], f"{tool.name}.{name}"
             reads = {name for name, tool in tools.items() if tool.annotations.read_only_hint}
             assert reads == {
-                "get_result", "list_runs", "search", "status", "list_tasks", "list_approvals", "read_soul",
+                "get_result", "list_runs", "search", "status", "usage", "list_tasks", "list_approvals", "read_soul",
             }  # fmt: skip
             destroys = {name for name, tool in tools.items() if tool.annotations.destructive_hint}
             assert destroys == {"send_command", "cancel_run", "retry_run", "run_task", "decide_approval", "forget"}
@@ -181,6 +181,10 @@ def test_every_tool(agent: Agent, era: str) -> None:
             tasks = (await call(client, "list_tasks"))["tasks"]
             assert next(t for t in tasks if t["task"] == "tick")["state"] == "paused"
             assert "paused" not in await words(client, "resume_task", task="tick")
+
+            used = await call(client, "usage", days=1, by="task")
+            assert (used["rows"], used["today"][0]["limit"]) == ([], 1000)
+            assert "no model was asked" in await words(client, "usage")
 
             status = await call(client, "status")
             assert (status["agent"], status["alive"], status["paused"]) == ("alfred", True, False)

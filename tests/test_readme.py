@@ -33,7 +33,7 @@ from fsagent.errors import FsagentError
 from fsagent.faces import cli
 from fsagent.faces.http.routes import TABLE as API
 from fsagent.faces.mcp.tools import TOOLS
-from fsagent.model import Command, Status, Step, ToolCall, ToolResult, Turn
+from fsagent.model import Command, Status, Step, ToolCall, ToolResult, Turn, Usage
 from fsagent.policy import decide
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context
@@ -209,17 +209,40 @@ def test_the_tables_hold_every_field(name: str, schema: type[msgspec.Struct]) ->
 
 
 def settings_shown() -> tuple[dict[str, str], dict[str, str]]:
-    """The settings table with its defaults: what stands alone, and what stands under ``api``."""
+    """The settings table with its defaults: what stands alone, groups in one line, and what stands under ``api``."""
     rows = {code(row[0])[0]: code(row[1]) for row in table("settings")}
     assert rows.pop("api") == [], "nothing of it holds where nothing is said"
-    alone = {name: value[0] for name, value in rows.items() if "." not in name}
-    return alone, {name.partition(".")[2]: value[0] for name, value in rows.items() if name.startswith("api.")}
+    alone = {name: value[0] if value else '""' for name, value in rows.items()}
+    api = {name.partition(".")[2]: alone.pop(name) for name in list(alone) if name.startswith("api.")}
+    while any("." in name for name in alone):
+        deepest = max(name.count(".") for name in alone)
+        folded: dict[str, str] = {}
+        for name, value in alone.items():
+            group, _, last = name.rpartition(".")
+            if name.count(".") == deepest:
+                before = f"{folded[group][1:-1]}, " if group in folded else ""
+                folded[group] = f"{{{before}{last}: {value}}}"
+            else:
+                folded[name] = value
+        alone = folded
+    return alone, api
+
+
+def names_of(schema: type[msgspec.Struct], prefix: str = "") -> list[str]:
+    """The names of all settings as the table has them, those in groups with dots."""
+    names = []
+    for field in msgspec.structs.fields(schema):
+        group = ApiSettings if field.name == "api" else field.type
+        if isinstance(group, type) and issubclass(group, msgspec.Struct):
+            names += ["api"] * (field.name == "api") + names_of(group, f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names
 
 
 def test_the_settings_table_gives_the_defaults(tmp_path: Path) -> None:
     rows, api = settings_shown()
-    assert [*rows, "api"] == list(Settings.__struct_fields__)
-    assert list(api) == list(ApiSettings.__struct_fields__)
+    assert [code(row[0])[0] for row in table("settings")] == names_of(Settings)
     file = tmp_path / "fsagent.yaml"
     file.write_text("".join(f"{name}: {value}\n" for name, value in rows.items()))
     assert load_settings(file) == Settings()
@@ -336,7 +359,7 @@ def test_the_result_fields_and_statuses_are_those_of_the_code() -> None:
     envelope = Envelope(run="r", name="a.md", trigger="task", time=NOW, task="t")
     outcome = Outcome(
         status="failed", started=NOW, finished=NOW, seconds=1, attempts=2, thread="t", engine="offline",
-        changed=("a",), remembered=("b",), error="e",
+        changed=("a",), remembered=("b",), error="e", model="m", usage=Usage(1, 2, 0.5),
     )  # fmt: skip
     paragraph = re.search(r"\*\*Results\*\* have these fields:(.*?)The status", TEXT, re.DOTALL)
     assert paragraph
@@ -360,8 +383,11 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
     shown = {name: value for name, value in lines if name in Settings.__struct_fields__}
     stated, api = settings_shown()
     assert list(shown) == [*stated, "api"]
-    examples = {"timezone", "tools", "triggers"}  # shown with an example in the place of a default
+    examples = {"timezone", "tools", "triggers", "trust", "model"}  # shown with an example in the place of a default
+    budget = stated.pop("budget")
     assert {name for name in stated if shown[name] != stated[name]} == examples
+    part = layout.settings.read_text().partition("# budget:\n")[2]
+    assert f"{{{', '.join(re.findall(r'^#   ([a-z]+: {.*})$', part, re.MULTILINE))}}}" == budget
     part = layout.settings.read_text().partition("# api:\n")[2]
     assert dict(re.findall(r"^#   (\w+): (.*?)\s+#", part, re.MULTILINE)) == api
 

@@ -18,6 +18,7 @@ from fsagent.faces.commands_approvals import approvals, approve, refuse
 from fsagent.faces.commands_mcp import mcp
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
+from fsagent.faces.commands_usage import usage
 from fsagent.faces.options import default_workspace, json_option, leave, workspace_option
 
 _ASK_CODES = {"done": 0, "failed": 3, "interrupted": 3, "refused": 4}
@@ -170,6 +171,9 @@ def tasks(root: Path, as_json: bool) -> None:
 
     views = read_tasks(open_workspace(root))
     click.echo(as_json_text(views) if as_json else tasks_text(views))
+
+
+main.add_command(usage)
 
 
 @main.command()

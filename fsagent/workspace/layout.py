@@ -11,7 +11,7 @@ from fsagent.errors import WorkspaceError
 
 FORMAT = 1
 PLACES = ("inbox", "outbox", "tasks", "approvals", "archive", "failed")
-MACHINE_PLACES = ("runs", "drop", "cancel", "keys", "tmp", "locks", "tasks", "journal")
+MACHINE_PLACES = ("runs", "drop", "cancel", "keys", "tmp", "locks", "tasks", "journal", "usage")
 
 
 class Layout:
@@ -38,6 +38,7 @@ class Layout:
         self.locks = self.machine / "locks"
         self.task_states = self.machine / "tasks"
         self.journal = self.machine / "journal"
+        self.usage = self.machine / "usage"
         self.index = self.machine / "index.sqlite3"
         self.beat = self.machine / "daemon.json"
         self.tokens = self.machine / "tokens.json"

@@ -19,6 +19,8 @@ from fsagent.faces.http.forms import FORM, MAX_UPLOAD, CommandIn, FormIn, incomi
 from fsagent.faces.http.metrics import PROMETHEUS, metrics_text
 from fsagent.faces.http.problems import ProblemError
 from fsagent.faces.http.table import JSON, MARKDOWN, Call, Row
+from fsagent.faces.http.usage import UsageQuery, get_usage
+from fsagent.faces.usage import UsageView
 from fsagent.faces.views import Hit, RunView, StatusView, TaskLine
 from fsagent.files.paths import SafeRoot
 from fsagent.model import MAX_DOCUMENT, Run, Trigger
@@ -382,6 +384,7 @@ TABLE: tuple[Row, ...] = (
         needs={"Last-Event-ID": "the id of the last event that was seen; what came after it is sent first"},
         problems=(400,)),
     Row(method="GET", path="/v1/status", scope="read", handler=get_status, replies={200: StatusView}),
+    Row(method="GET", path="/v1/usage", scope="read", handler=get_usage, replies={200: UsageView}, query=UsageQuery),
     Row(method="GET", path="/v1/openapi.json", scope="read", handler=get_openapi, replies={200: JSON}),
     Row(method="GET", path="/healthz", scope="read", handler=get_healthz, replies={200: Health}),
     Row(method="GET", path="/readyz", scope="read", handler=get_readyz, replies={200: Health, 503: Health}),

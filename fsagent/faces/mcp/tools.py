@@ -14,6 +14,7 @@ from fsagent.faces import approvals, door, views
 from fsagent.faces.mcp.shapes import AgentStatus, ApprovalList, Decision, Hits, Runs, SoulText, TaskList, shortened
 from fsagent.faces.mcp.table import Call, Row
 from fsagent.faces.mcp.waiting import Deed, RunState, wait_for_end, wait_until_settled
+from fsagent.faces.usage import DAYS, MAX_DAYS, UsageView, read_usage_view
 from fsagent.files.documents import decode
 from fsagent.files.fields import format_duration
 from fsagent.files.names import is_command_name
@@ -22,6 +23,7 @@ from fsagent.workspace.layout import Layout
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import limited
 from fsagent.workspace.tasks import Period, TaskBook
+from fsagent.workspace.usage import By
 
 DEED_SECONDS = 20.0
 CANCEL_SECONDS = 5.0
@@ -147,6 +149,13 @@ class Search(Struct, frozen=True, forbid_unknown_fields=True):
     before: Before = ""
 
 
+class UsageOf(Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of ``usage``."""
+
+    days: Annotated[int, Meta(ge=1, le=MAX_DAYS, description="Today and the days before it, so many in all.")] = DAYS
+    by: Annotated[By, Meta(description="What the rows are: day, task or model.")] = "day"
+
+
 class DecideApproval(Struct, frozen=True, forbid_unknown_fields=True):
     """The arguments of ``decide_approval``."""
 
@@ -219,6 +228,12 @@ async def search(call: Call, args: Search) -> Hits:
 async def status(call: Call, _: Nothing) -> AgentStatus:
     """How the agent is: alive or paused, what runs, what waits, what comes next, what needs a person."""
     return await asyncio.to_thread(_status, call.layout)
+
+
+async def usage(call: Call, args: UsageOf) -> UsageView:
+    """What the agent's models took: runs, turns, tokens and US dollars; and how far today's and this month's budgets
+    are used."""
+    return await asyncio.to_thread(read_usage_view, call.layout, args.days, args.by)
 
 
 async def list_tasks(call: Call, args: ListTasks) -> TaskList:
@@ -341,6 +356,7 @@ TOOLS: tuple[Row, ...] = (
     Row("list_runs", "List runs", "read", "reads", ListRuns, Runs, list_runs),
     Row("search", "Search runs", "read", "reads", Search, Hits, search),
     Row("status", "Status of the agent", "read", "reads", Nothing, AgentStatus, status),
+    Row("usage", "Tokens and cost", "read", "reads", UsageOf, UsageView, usage),
     Row("list_tasks", "List tasks", "read", "reads", ListTasks, TaskList, list_tasks),
     Row("run_task", "Run a task now", "command", "runs", RunTask, RunState, run_task),
     Row("create_task", "Create a task", "command", "adds", CreateTask, Deed, create_task),
