@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from fsagent import recovery
+from fsagent.budgets import Budgets
 from fsagent.config import Settings
 from fsagent.home import WorkspaceHome
 from fsagent.intake import Intake
@@ -22,6 +23,7 @@ from fsagent.workspace.layout import Layout
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import StatusBoard
 from fsagent.workspace.tasks import TaskBook
+from fsagent.workspace.usage import UsageBook
 
 
 class House:
@@ -48,7 +50,15 @@ class House:
         self.board = StatusBoard(layout)
         self.reporter = Reporter(layout, settings, self.book, self.index, self.soul, now)
         self.notices = Notices(layout, journal, lambda: settings().local(now()))
-        self.purse = Purse(settings, Breaker(layout.machine / "breaker.json", now), self.notices)
+        usage = UsageBook(layout, lambda moment: settings().local(moment))
+        self.purse = Purse(
+            settings,
+            Breaker(layout.machine / "breaker.json", now),
+            Budgets(settings, usage, now),
+            usage,
+            self.notices,
+            now,
+        )
         self.workers = Workers(layout.root, now)
         self.home = WorkspaceHome(self.soul, self.book, self.index, settings, now, status, wake)
         self.pipeline = Pipeline(

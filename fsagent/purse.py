@@ -1,4 +1,4 @@
-"""Which models may be asked, with which keys, and whether one of them lets nobody in.
+"""Which models may be asked, with which keys, and how much: budgets, and models that let nobody in.
 
 The circuit breaker: a provider that refuses the key, or whose account is used up, is told once, and no task tries it
 again. What a person asks for by a command tries it, for they may just have mended it; when it answers, it is closed.
@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from fsagent.budgets import Budgets, Exhausted
 from fsagent.config import Settings
 from fsagent.dispatch import MODEL, asks_a_model
 from fsagent.engines.base import Model
@@ -23,6 +24,7 @@ from fsagent.files.atomic import write_atomic
 from fsagent.model import Command, Step, Task, Usage
 from fsagent.modelsettings import KEYS, price_of, provider_of
 from fsagent.notices import Notices
+from fsagent.workspace.usage import Spent, UsageBook
 
 BASES = {"ollama": "http://127.0.0.1:11434/v1", "openrouter": "https://openrouter.ai/api/v1"}
 MAX_KEY = 4096
@@ -131,11 +133,6 @@ def model_secrets(settings: Settings) -> dict[str, str]:
     return {f"key of {provider_of(model.name)}": model.key for model in models if len(model.key) >= 6}
 
 
-def shut_out(step: Step, models: tuple[Model, ...]) -> list[tuple[Model, str]]:
-    """The models that a step found to let nobody in, and why."""
-    return [(model, step.blocked[model.name]) for model in models if model.name in step.blocked]
-
-
 def _print(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 
@@ -150,8 +147,17 @@ def _read(path: Path) -> dict[str, Shut]:
 class Purse:
     """The one implementation of ``host.Purse``. Safe to share between threads."""
 
-    def __init__(self, settings: Callable[[], Settings], breaker: Breaker, notices: Notices) -> None:
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        breaker: Breaker,
+        budgets: Budgets,
+        book: UsageBook,
+        notices: Notices,
+        now: Callable[[], datetime],
+    ) -> None:
         self._settings, self._breaker, self._notices = settings, breaker, notices
+        self._budgets, self._book, self._now = budgets, book, now
 
     def models(self, command: Command) -> tuple[Model, ...]:
         """See ``host.Purse``. A task is not given a model that lets nobody in."""
@@ -160,23 +166,34 @@ class Purse:
 
     def spent(self, run: str, command: Command, step: Step) -> None:
         """See ``host.Purse``."""
+        if step.usage:
+            self._book.add(
+                Spent(time=self._now(), run=run, trigger=command.trigger, task=command.task, model=step.model,
+                      usage=step.usage)
+            )  # fmt: skip
         models, _ = models_of(self._settings(), command)
-        for model, why in shut_out(step, models):
-            if self._breaker.open(model, why):
+        for model in models:
+            if model.name in step.blocked and self._breaker.open(model, step.blocked[model.name]):
                 self._notices.tell(
                     f"{model.name} lets nobody in",
-                    f"{why}.\n\nTasks do not try it any more. When you have mended it, "
+                    f"{step.blocked[model.name]}.\n\nTasks do not try it any more. When you have mended it, "
                     "drop any command for it, or run `fsagent model test`.",
                     key=f"shut {model.name}",
                 )
-        if step.model and not step.blocked.get(step.model) and self._breaker.close(step.model):
+        if step.model and step.model not in step.blocked and self._breaker.close(step.model):
             self._notices.forget(f"shut {step.model}")
 
     def exhausted(self, command: Command, used: Usage, steps: int, calls: int) -> str:
-        """See ``host.Purse``."""
+        """See ``host.Purse``. An engine that asks no model has no budget."""
         if command.engine == MODEL and not self.models(command):
-            return self.no_model(command)
-        return ""
+            return self._no_model(command)
+        if command.engine != MODEL and not used:
+            return ""
+        return self._told(self._budgets.check(command, used, steps, calls))
+
+    def calls_left(self, command: Command, calls: int) -> float:
+        """See ``host.Purse``."""
+        return self._budgets.calls_left(command, calls)
 
     def bars(self, task: Task) -> str:
         """Why a task need not even be tried now, in words; "" where it may, or needs no model."""
@@ -184,14 +201,23 @@ class Purse:
         if not asks_a_model(task, settings):
             return ""
         command = Command(name=task.name, body="", task=task.name, model=str(task.settings.get("model", "")))
-        return "" if self.models(command) else self.no_model(command)
-
-    def no_model(self, command: Command) -> str:
-        """Why there is no model to ask, in words."""
-        models, wrong = models_of(self._settings(), command)
-        shut = [f"{model.name} lets nobody in: {why}" for model in models if (why := self._breaker.why(model))]
-        return "; ".join(filter(None, [wrong, *shut])) or "no model is named; write model: {name: …} into fsagent.yaml"
+        if not self.models(command):
+            return self._no_model(command)
+        return self._told(self._budgets.blocked(task.name))
 
     def lines(self) -> list[str]:
         """What people should know."""
-        return self._breaker.lines()
+        return [*self._breaker.lines(), *self._budgets.near()] if self._settings().model.name else []
+
+    def _told(self, found: Exhausted | None) -> str:
+        """The reason in words; of a budget that all share there is one notice in its period."""
+        if found is None:
+            return ""
+        if found.key:
+            self._notices.tell("A budget is used up", f"{found.reason[0].upper()}{found.reason[1:]}.", key=found.key)
+        return found.reason
+
+    def _no_model(self, command: Command) -> str:
+        models, wrong = models_of(self._settings(), command)
+        shut = [f"{model.name} lets nobody in: {why}" for model in models if (why := self._breaker.why(model))]
+        return "; ".join(filter(None, [wrong, *shut])) or "no model is named; write model: {name: …} into fsagent.yaml"

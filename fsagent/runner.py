@@ -27,6 +27,7 @@ MAX_TURNS = 2_000
 SHOWN = 20_000
 SHOWN_TO_MODELS = 8_000
 CIRCLE, LOOKED_AT = 3, 8
+NO_CALLS_LEFT = ToolResult(error="this run may make no more tool calls; say how far it came", denied=True)
 
 
 class Host(Protocol):
@@ -59,6 +60,10 @@ class Host(Protocol):
 
     def exhausted(self, used: Usage, steps: int, calls: int) -> str:
         """Why a run that has used so much may not go on, in words; "" where it may."""
+        ...
+
+    def calls_left(self, calls: int) -> float:
+        """How many tool calls a run that has made so many may still make."""
         ...
 
     def keep(self, name: str, text: str) -> str:
@@ -220,7 +225,7 @@ class _Run:
 
     def _limit(self) -> Step | None:
         """The end, where the run may not go on."""
-        turns, calls = self._turns, sum(len(turn.results) for turn in self._turns)
+        turns, calls = self._turns, _calls_in(self._turns)
         if self._context.seconds_left() <= 0:
             return Step(status="failed", error="took longer than its timeout and was ended")
         if len(turns) >= MAX_TURNS:
@@ -257,10 +262,11 @@ class _Run:
     def _carry_out(self, step: Step, results: list[ToolResult]) -> None:
         """Make the calls of a step that have no result yet, and take the turn in."""
         index = len(self._turns)
+        left = self._host.calls_left(_calls_in(self._turns)) if self._suggestible else len(step.calls)
         for number in range(len(results), len(step.calls)):
             if self._context.stopping():
                 raise Stopped
-            judged = self._judge(Place(index, number), step.calls[number])
+            judged = self._judge(Place(index, number), step.calls[number]) if number < left else NO_CALLS_LEFT
             if isinstance(judged, Question):
                 rest = [self._judge(Place(index, later), step.calls[later])
                         for later in range(number + 1, len(step.calls))]  # fmt: skip
@@ -364,6 +370,10 @@ class _Run:
             error=f"the daemon was ended while {call.tool} was under way ({subject}); it may have happened "
             "or not, so it was not repeated. To run the command again, move it back to inbox/",
         )
+
+
+def _calls_in(turns: Sequence[Turn]) -> int:
+    return sum(len(turn.results) for turn in turns)
 
 
 def _in_doubt(what: str) -> str:
