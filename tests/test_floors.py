@@ -24,7 +24,18 @@ FUNCTION_LINES = 70
 # The table of DESIGN.md §4. A folder stands for all of its modules.
 FLOORS = {
     0: ["fsagent", "errors", "model"],
-    1: ["config", "extensions", "facts", "files", "memory", "outline", "statements", "vocabulary"],
+    1: [
+        "config",
+        "extensions",
+        "facts",
+        "files",
+        "memory",
+        "outline",
+        "secrets",
+        "spellings",
+        "statements",
+        "vocabulary",
+    ],
     2: ["workspace"],
     3: ["policy", "consent", "tools", "engines", "runner"],
     4: [
@@ -49,7 +60,7 @@ FLOORS = {
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "runner"}
-PURE_TEXT = {"facts", "outline", "statements", "vocabulary"}
+PURE_TEXT = {"facts", "outline", "spellings", "statements", "vocabulary"}
 DISK = {"os", "pathlib", "io", "shutil", "tempfile", "sqlite3", "subprocess", "socket", "fcntl"}
 AT_THE_COUNTER = {"fsagent.foreground", "fsagent.doctor"}  # what cli.py may start on behalf of a person
 

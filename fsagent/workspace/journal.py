@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.files.atomic import write_all
+from fsagent.secrets import Redactor
 
 Listener = Callable[[dict[str, Any]], None]
 _POSITION = re.compile(r"([0-9]{4}-[0-9]{2}):([0-9]{1,18})")
@@ -28,13 +29,15 @@ _BLOCK = 64 * 1024
 class Journal:
     """Appends records; safe to share between threads. One process writes, any number may read.
 
-    ``listener`` sees every record after it was written, for the line on the daemon's screen.
+    ``listener`` sees every record after it was written, for the line on the daemon's screen. Values that ``redactor``
+    knows are masked in both; it may be set at any time, and holds for the records from then on.
     """
 
     def __init__(self, folder: Path, now: Callable[[], datetime], listener: Listener | None = None) -> None:
         self._folder = folder
         self._now = now
         self._listener = listener
+        self.redactor: Redactor | None = None
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._fd = -1
@@ -49,6 +52,8 @@ class Journal:
         """
         now = self._now().astimezone(UTC)
         record = {"time": now, "event": event, **fields}
+        if self.redactor:
+            record = self.redactor.value(record)
         line = msgspec.json.encode(record) + b"\n"
         with self._lock:
             month = f"{now:%Y-%m}"
