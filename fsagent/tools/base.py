@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
+from fsagent.errors import ToolError
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Fact, Run, ToolCall, ToolResult
+from fsagent.tools.network import resolve
 
 Effect = Literal["read", "repeatable", "once"]
 A = TypeVar("A", bound=Struct)
@@ -45,6 +47,20 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     scratch: Path = Path()
+
+
+def _no_secret(name: str, url: str) -> str:
+    raise ToolError(f"there is no secret {name!r}; a person can name it in fsagent.yaml, under secrets")
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """What the tool http may reach. ``private`` are the hosts, addresses and networks of the owner's own network that
+    it may; ``secret`` gives the value of a secret for a canonical address, or raises ``ToolError`` in words;
+    ``resolve`` gives the addresses of a host and raises ``OSError``. The default is the world, without secrets."""
+
+    private: tuple[str, ...] = ()
+    secret: Callable[[str, str], str] = _no_secret
+    resolve: Callable[[str, int], Sequence[str]] = resolve
 
 
 class Home(Protocol):
@@ -92,6 +108,10 @@ class Home(Protocol):
 
     def sandbox(self) -> Sandbox:
         """How programs are to be locked in, as the settings say now."""
+        ...
+
+    def network(self) -> Network:
+        """What the tool http may reach and send, as the settings say now."""
         ...
 
 
