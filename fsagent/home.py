@@ -110,10 +110,9 @@ class WorkspaceHome:
         )
 
     def network(self) -> Network:
-        return Network(private=self._settings().http_private, secret=self._secret)
+        return Network(private=self._settings().http_private)
 
-    def _secret(self, name: str, url: str) -> str:
-        """See ``Network``. Says nothing of the value."""
+    def secret(self, name: str, url: str) -> str:
         known = sources(self._settings())
         if name not in known:
             there = f"there are: {', '.join(known)}" if known else "a person can name it in fsagent.yaml, under secrets"

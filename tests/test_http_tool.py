@@ -26,7 +26,7 @@ from fsagent.errors import ToolError
 from fsagent.model import ToolResult
 from fsagent.tools.base import Network
 from fsagent.tools.http import MAX_BYTES, Http, HttpArgs
-from fsagent.tools.network import is_global, permitted
+from fsagent.tools.network import is_global, permitted, resolve
 from fsagent.tools.url import canonical
 from harness import Agent
 from test_file_tools import context_for
@@ -219,21 +219,28 @@ def raw_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterat
         thread.join()
 
 
-class NetworkHome:
-    """A home that answers one question: what the tool http may reach."""
+def no_secret(name: str, url: str) -> str:
+    raise ToolError(f"there is no secret {name!r}")
 
-    def __init__(self, **network: Any) -> None:
-        self.answer = Network(**{"private": ("127.0.0.1",)} | network)
+
+class NetworkHome:
+    """A home that answers two questions: what the tool http may reach, and what a secret is."""
+
+    def __init__(
+        self, private: tuple[str, ...] = ("127.0.0.1",), secret: Callable[[str, str], str] = no_secret
+    ) -> None:
+        self.private = private
+        self.secret = secret
 
     def network(self) -> Network:
-        return self.answer
+        return Network(private=self.private)
 
 
 def call(folder: Path, url: str, **more: Any) -> ToolResult:
     settings = {name: more.pop(name) for name in ("stopping", "seconds_left", "max_output") if name in more}
-    network = {name: more.pop(name) for name in ("private", "secret", "resolve") if name in more}
+    network = {name: more.pop(name) for name in ("private", "secret") if name in more}
     context = context_for(folder, home=NetworkHome(**network), **settings)
-    tool = Http()
+    tool = Http(more.pop("resolve", resolve))
     return tool.run(tool.prepare(HttpArgs(url, **more), context), context)
 
 

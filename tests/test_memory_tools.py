@@ -81,6 +81,9 @@ class TextHome:
     def network(self) -> Network:
         return Network()
 
+    def secret(self, name: str, url: str) -> str:
+        raise ToolError(f"there is no secret {name!r}")
+
 
 def context(home: TextHome, tmp_path: Path) -> Context:
     return Context(

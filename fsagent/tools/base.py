@@ -10,10 +10,8 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from fsagent.errors import ToolError
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Fact, Run, ToolCall, ToolResult
-from fsagent.tools.network import resolve
 
 Effect = Literal["read", "repeatable", "once"]
 A = TypeVar("A", bound=Struct)
@@ -49,18 +47,11 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     scratch: Path = Path()
 
 
-def _no_secret(name: str, url: str) -> str:
-    raise ToolError(f"there is no secret {name!r}; a person can name it in fsagent.yaml, under secrets")
-
-
 class Network(Struct, frozen=True, kw_only=True):
-    """What the tool http may reach. ``private`` are the hosts, addresses and networks of the owner's own network that
-    it may; ``secret`` gives the value of a secret for a canonical address, or raises ``ToolError`` in words;
-    ``resolve`` gives the addresses of a host and raises ``OSError``. The default is the world, without secrets."""
+    """What the tool http may reach: the world, and of the owner's own network the hosts, addresses and networks in
+    ``private``."""
 
     private: tuple[str, ...] = ()
-    secret: Callable[[str, str], str] = _no_secret
-    resolve: Callable[[str, int], Sequence[str]] = resolve
 
 
 class Home(Protocol):
@@ -111,7 +102,11 @@ class Home(Protocol):
         ...
 
     def network(self) -> Network:
-        """What the tool http may reach and send, as the settings say now."""
+        """What the tool http may reach, as the settings say now."""
+        ...
+
+    def secret(self, name: str, url: str) -> str:
+        """The value of a secret, if it may be sent to this canonical address; else the error says why not."""
         ...
 
 

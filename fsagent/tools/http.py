@@ -21,8 +21,8 @@ from fsagent.errors import ToolError
 from fsagent.files.fields import format_duration
 from fsagent.model import ToolResult
 from fsagent.secrets import REFERENCE
-from fsagent.tools.base import Context, Network, Tool
-from fsagent.tools.network import permitted
+from fsagent.tools.base import Context, Home, Network, Tool
+from fsagent.tools.network import Resolve, permitted, resolve
 from fsagent.tools.text import clip, decode, seconds
 from fsagent.tools.url import Url, canonical
 
@@ -61,12 +61,15 @@ class HttpArgs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Http(Tool[HttpArgs]):
-    """Send one request to a web address."""
+    """Send one request to a web address. ``resolve`` gives the addresses of a name, as ``network.resolve`` does."""
 
     name = "http"
     args = HttpArgs
     main = "url"
     effect = "once"
+
+    def __init__(self, resolve: Resolve = resolve) -> None:
+        self._resolve = resolve
 
     def prepare(self, args: HttpArgs, context: Context) -> HttpArgs:
         """The arguments with the address in its canonical spelling."""
@@ -92,8 +95,9 @@ class Http(Tool[HttpArgs]):
         if allowed <= 0:
             raise ToolError("the run has no time left")
         network = context.home.network()
-        headers = {name: _with_secrets(value, url, network) for name, value in _headers(args).items()}
-        exchange = _Exchange(url, method, headers, args.body.encode("utf-8", "replace"), allowed, network)
+        headers = {name: _with_secrets(value, url, context.home) for name, value in _headers(args).items()}
+        body = args.body.encode("utf-8", "replace")
+        exchange = _Exchange(url, method, headers, body, allowed, network, self._resolve)
         exchange.carry_out(context)
         return _result(exchange, context.max_output)
 
@@ -102,9 +106,17 @@ class _Exchange:
     """One request and its answer, on a thread of its own, so that a slow name server or peer cannot hold up the run."""
 
     def __init__(
-        self, url: Url, method: str, headers: dict[str, str], body: bytes, allowed: float, network: Network
+        self,
+        url: Url,
+        method: str,
+        headers: dict[str, str],
+        body: bytes,
+        allowed: float,
+        network: Network,
+        resolve: Resolve,
     ) -> None:
-        self.url, self.method, self.body, self.allowed, self.network = url, method, body, allowed, network
+        self.url, self.method, self.body, self.allowed = url, method, body, allowed
+        self._network, self._resolve = network, resolve
         self.status = 0
         self.reason = ""
         self.content = b""
@@ -143,8 +155,8 @@ class _Exchange:
 
         connection: HTTPConnection | None = None
         try:
-            found = self.network.resolve(self.url.host, self.url.port)
-            allowed = permitted(self.url.host, found, self.network.private)
+            found = self._resolve(self.url.host, self.url.port)
+            allowed = permitted(self.url.host, found, self._network.private)
             connection = None if self._given_up() else self._connect(allowed)
             if connection is None or self._given_up(sending=True):
                 return
@@ -250,11 +262,11 @@ def _headers(args: HttpArgs) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() not in given} | args.headers
 
 
-def _with_secrets(value: str, url: Url, network: Network) -> str:
+def _with_secrets(value: str, url: Url, home: Home) -> str:
     """A header's value with its secrets. Raises ``ToolError`` for one that may not be sent to this address."""
 
     def secret(found: re.Match[str]) -> str:
-        value = network.secret(found[1], str(url))
+        value = home.secret(found[1], str(url))
         if not value.isprintable() or not value.isascii():
             raise ToolError(f"headers: the secret {found[1]} must be plain ASCII text on one line")
         return value

@@ -7,10 +7,13 @@ wrap such an IPv4 address. The tables are our own, for those of Python differ fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from fsagent.errors import ToolError
+
+Resolve = Callable[[str, int], Sequence[str]]
+"""From host and port to addresses."""
 
 _PRIVATE_4 = tuple(
     IPv4Network(each)
