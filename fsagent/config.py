@@ -20,6 +20,7 @@ from fsagent.files.fields import Duration, nearest, place, read_fields
 from fsagent.files.yamltext import load_mapping
 from fsagent.model import Fault, Trigger
 from fsagent.modelsettings import BudgetSettings, ModelSettings, budget_faults, model_faults
+from fsagent.secrets import secret_faults
 
 FILE = "fsagent.yaml"
 Decision = Literal["allow", "ask", "deny"]
@@ -85,6 +86,15 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # sandbox_network: false        # true: they may use the network
 # sandbox_read: []              # further places that they may read and run, such as ~/.local
 # sandbox_write: []             # further places that they may change
+
+# The tool http reaches no address of your own network, but for what stands here: names such as ha.local or *.lan,
+# addresses, networks such as 192.168.1.0/24.
+# http_private: []              # what the tool http may reach in your own network
+
+# Secrets for the tool http: each is an environment variable or a file outside this folder, and the addresses that it
+# may be sent to. In a header of a call, write {{ secrets.github }}. The values are masked in all that is shown.
+# secrets:
+#   github: {env: GITHUB_TOKEN, for: ["https://api.example.org/*"]}
 
 # HTTP and MCP. They start with the daemon where there is an 'api:', and let in who has a token (see: fsagent token).
 # api:
@@ -153,6 +163,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     sandbox_network: bool = False
     sandbox_read: tuple[str, ...] = ()
     sandbox_write: tuple[str, ...] = ()
+    http_private: tuple[str, ...] = ()
+    secrets: dict[str, Any] = {}
     api: ApiSettings | None = None
 
     @property
@@ -193,6 +205,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 _Path = Sequence[str | int]
 _NAME = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
+_PRIVATE = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-][a-z0-9_-]*", re.IGNORECASE)  # ends in no number
+_A_HOST = "a name (ha.local, *.lan), an address (192.168.1.10) or a network (192.168.1.0/24)"
 _ORIGIN = re.compile(rf"https?://({_NAME}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
 _LEAST = {
     "heartbeat_interval": 1.0, "timeout": 0.001, "retry_wait": 0.0, "settle": 0.0, "settle_renamed": 0.0,
@@ -214,7 +228,8 @@ def load_settings(path: Path) -> Settings:
         settings = read_fields(Settings, fields, FILE)
     except DocumentError as error:
         raise SettingsError(error.faults) from None
-    faults = [Fault(FILE, message, *place(fields, path), _label(path)) for path, message in _faults(settings)]
+    found = [*_faults(settings), *secret_faults(settings.secrets, path.parent)]
+    faults = [Fault(FILE, message, *place(fields, where), _label(where)) for where, message in found]
     if faults:
         raise SettingsError(faults)
     return settings
@@ -264,6 +279,9 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
             yield ("trust", tool), 'must be a list of patterns, such as ["notes/*"]'
     yield from ((("model", *path), message) for path, message in model_faults(settings.model))
     yield from ((("budget", *path), message) for path, message in budget_faults(settings.budget))
+    for number, host in enumerate(settings.http_private):
+        if not _PRIVATE.fullmatch(host) and not _is_network(host):
+            yield ("http_private", number), f"{host!r} is no host; write {_A_HOST}, without a port"
     if settings.api:
         yield from _api_faults(settings.api)
 
@@ -301,6 +319,16 @@ def _ip_version(text: str) -> int:
         return ip_address(text).version
     except ValueError:
         return 0
+
+
+def _is_network(text: str) -> bool:
+    """True for an IP address, and for a network of them."""
+    from ipaddress import ip_network
+
+    try:
+        return bool(ip_network(text))
+    except ValueError:
+        return False
 
 
 def _label(path: _Path) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from fsagent.config import Settings
+from fsagent.errors import ToolError
 from fsagent.model import Fact, Run, Task, ToolCall
-from fsagent.tools.base import Remembered, Sandbox, TaskView
+from fsagent.secrets import load_secrets, sources
+from fsagent.tools.base import Network, Remembered, Sandbox, TaskView
 from fsagent.workspace.index import Index
 from fsagent.workspace.runs import new_run_id
 from fsagent.workspace.soul import Soul
@@ -32,7 +34,10 @@ def task_view(task: Task, book: TaskBook, index: Index | None, settings: Setting
 
 
 class WorkspaceHome:
-    """The one implementation of ``tools.base.Home``. Safe to share between threads."""
+    """The one implementation of ``tools.base.Home``. Safe to share between threads.
+
+    ``secrets`` gives the values that are masked in what is shown, by name; without it they are read afresh each time.
+    """
 
     def __init__(
         self,
@@ -43,9 +48,11 @@ class WorkspaceHome:
         now: Callable[[], datetime],
         status: Callable[[], str],
         wake: Callable[[str], None],
+        secrets: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self._soul, self._book, self._index = soul, book, index
         self._settings, self._now, self._status, self._wake = settings, now, status, wake
+        self._secrets = secrets or (lambda: load_secrets(settings())[0])
 
     def facts(self) -> Sequence[Fact]:
         return self._soul.facts()
@@ -101,6 +108,25 @@ class WorkspaceHome:
             write=tuple(map(os.path.expanduser, settings.sandbox_write)),
             scratch=self._book.scratch,
         )
+
+    def network(self) -> Network:
+        return Network(private=self._settings().http_private)
+
+    def secret(self, name: str, url: str) -> str:
+        known = sources(self._settings())
+        if name not in known:
+            there = f"there are: {', '.join(known)}" if known else "a person can name it in fsagent.yaml, under secrets"
+            raise ToolError(f"there is no secret {name!r}; {there}")
+        if not known[name].fits(url):
+            allowed = ", ".join(known[name].urls) or "nowhere"
+            raise ToolError(
+                f"the secret {name} may not be sent to {url}, only to: {allowed}. A person can change that in "
+                f"fsagent.yaml, secrets: {name}: for"
+            )
+        value = self._secrets().get(name)
+        if value is None:
+            raise ToolError(f"the secret {name} is not there; status.md says why")
+        return value
 
     def _view(self, task: Task) -> TaskView:
         return task_view(task, self._book, self._index, self._settings(), self._now())

@@ -15,7 +15,7 @@ from fsagent.pipeline import Pipeline
 from fsagent.purse import Breaker, Purse, model_secrets
 from fsagent.reporter import Reporter
 from fsagent.runner import Runner
-from fsagent.secrets import Redactor
+from fsagent.secrets import MIN_LENGTH, Redactor, load_secrets
 from fsagent.tools import load_tools
 from fsagent.workers import Workers
 from fsagent.workspace.journal import Journal
@@ -60,7 +60,7 @@ class House:
             now,
         )
         self.workers = Workers(layout.root, now)
-        self.home = WorkspaceHome(self.soul, self.book, self.index, settings, now, status, wake)
+        self.home = WorkspaceHome(self.soul, self.book, self.index, settings, now, status, wake, lambda: self._secrets)
         self.pipeline = Pipeline(
             layout, settings, journal, self.index, self.soul, self.home, Runner(load_tools()), self.workers, self.purse,
             lambda: self._secrets, now, stopping,
@@ -68,7 +68,9 @@ class House:
 
     def read_secrets(self) -> None:
         """Read the secrets again: what they are now is kept out of all that is shown."""
-        self._secrets = model_secrets(self._settings())
+        settings = self._settings()
+        named = model_secrets(settings) | load_secrets(settings, self._layout.root)[0]
+        self._secrets = {name: value for name, value in named.items() if len(value) >= MIN_LENGTH}
         self._journal.redactor = Redactor(self._secrets) if self._secrets else None
 
     def close(self) -> None:

@@ -130,7 +130,7 @@ def _key(settings: Settings, provider: str, *, ours: bool) -> str:
 def model_secrets(settings: Settings) -> dict[str, str]:
     """The keys of all models, by a name for people."""
     models, _ = models_of(settings, Command(name="", body=""))
-    return {f"key of {provider_of(model.name)}": model.key for model in models if len(model.key) >= 6}
+    return {f"key of {provider_of(model.name)}": model.key for model in models if model.key}
 
 
 def _print(key: str) -> str:

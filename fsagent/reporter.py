@@ -13,6 +13,7 @@ from fsagent.home import task_view
 from fsagent.memory import resident_bytes
 from fsagent.model import Run
 from fsagent.pipeline import Admitted
+from fsagent.secrets import load_secrets
 from fsagent.tools.sandbox import standing
 from fsagent.workspace.inbox import Lying
 from fsagent.workspace.index import Index
@@ -91,6 +92,7 @@ class Reporter:
         found = [f"{settings_fault} (the settings before stay in force)"] if settings_fault else []
         found += [str(fault) for fault in unknown_names(settings)]
         found += filter(None, [standing(settings)[1]])
+        found += load_secrets(settings, self._layout.root)[1]
         found += [str(error) for error in self._book.broken().values()]
         why = self._soul.read()[1]
         if why:

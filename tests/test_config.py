@@ -22,6 +22,7 @@ EXAMPLES = {
     "tools",
     "triggers",
     "trust",
+    "secrets",
     "model",
     "api",
 }  # shown as examples; their default is to say nothing
@@ -71,6 +72,7 @@ def test_the_template_names_every_setting_with_its_default(tmp_path: Path) -> No
     for name, part in shown["budget"].items():
         assert list(part) == list(getattr(everything.budget, name).__struct_fields__)
     assert everything.budget == BudgetSettings()
+    assert set(everything.secrets) == {"github"}
     assert list(shown["api"]) == list(ApiSettings.__struct_fields__)
     assert everything.api == ApiSettings()
 
@@ -103,6 +105,8 @@ sandbox: off
 sandbox_network: true
 sandbox_read: ~/.local
 sandbox_write: [/srv/data]
+http_private: [ha.local, "*.lan", 192.168.1.0/24, "fd00::/8", "::1"]
+secrets: {pass: {file: ~/.config/pass}}
 api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://home.example.org"], rate: 7}
 """
     settings = load(tmp_path, text)
@@ -144,6 +148,11 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("sandbox_read: /", "is no place"),
         ("sandbox_write: [~/]", "is no place"),
         ("sandbox_write: [/srv/../etc]", "is no place"),
+        ("http_private: [192.168.1.0/33]", "is no host; write a name (ha.local"),
+        ("http_private: [ha.local:8123]", "without a port"),
+        ("http_private: http://ha.local", "is no host"),
+        ("http_private: 192.168.1.300", "is no host"),
+        ("http_private: '*'", "is no host"),
         ("tools: allow", "must be a map"),
         ("tools: [shell]", "must be a map"),
         ("tools: {shell: maybe}", "must be allow, ask or deny"),

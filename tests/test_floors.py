@@ -33,6 +33,7 @@ FLOORS = {
         "modelsettings",
         "outline",
         "secrets",
+        "spellings",
         "statements",
         "vocabulary",
     ],
@@ -68,7 +69,7 @@ FLOORS = {
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "progress", "runner"}
-PURE_TEXT = {"facts", "outline", "statements", "vocabulary"}
+PURE_TEXT = {"facts", "outline", "spellings", "statements", "vocabulary"}
 DISK = {"os", "pathlib", "io", "shutil", "tempfile", "sqlite3", "subprocess", "socket", "fcntl"}
 AT_THE_COUNTER = {"fsagent.foreground", "fsagent.doctor"}  # what cli.py may start on behalf of a person
 

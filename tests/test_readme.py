@@ -35,6 +35,7 @@ from fsagent.faces.http.routes import TABLE as API
 from fsagent.faces.mcp.tools import TOOLS
 from fsagent.model import Command, Status, Step, ToolCall, ToolResult, Turn, Usage
 from fsagent.policy import decide
+from fsagent.secrets import REFERENCE, sources
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context
 from fsagent.workspace.commands import CommandFields, read_command
@@ -330,6 +331,19 @@ def test_the_policy_example_decides_as_shown(tmp_path: Path) -> None:
         assert (tool.subject(prepared), verdict.decision) == (code(subject)[0], decision)
 
 
+def test_the_secrets_example_is_understood(tmp_path: Path) -> None:
+    layout, _ = init_workspace(tmp_path / "ws")
+    layout.settings.write_text(blocks("secrets: settings")[0])
+    secrets = sources(load_settings(layout.settings))
+    raw = f"---\n{blocks('secrets: steps')[0]}---\n".encode()
+    envelope = Envelope(run="r", name="a.md", trigger="inbox", time=NOW)
+    command = read_command(raw, envelope, timeout=1, retries=0, engine="auto")
+    (call,) = Offline().decide(Request(command=command, soul="", now=NOW, run="r"), []).calls
+    assert REFERENCE.findall(call.args["headers"]["Authorization"]) == ["github"]
+    assert secrets["github"].fits(call.args["url"])
+    assert not secrets["pass"].fits(call.args["url"])
+
+
 def test_the_command_table_is_that_of_the_command_line() -> None:
     rows = {code(row[0])[0].split()[1]: row for row in table("commands")}
     assert list(rows) == list(cli.main.commands)
@@ -383,7 +397,14 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
     shown = {name: value for name, value in lines if name in Settings.__struct_fields__}
     stated, api = settings_shown()
     assert list(shown) == [*stated, "api"]
-    examples = {"timezone", "tools", "triggers", "trust", "model"}  # shown with an example in the place of a default
+    examples = {
+        "timezone",
+        "tools",
+        "triggers",
+        "trust",
+        "model",
+        "secrets",
+    }  # shown with an example in the place of a default
     budget = stated.pop("budget")
     assert {name for name in stated if shown[name] != stated[name]} == examples
     part = layout.settings.read_text().partition("# budget:\n")[2]

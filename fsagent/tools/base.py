@@ -56,6 +56,13 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     scratch: Path = Path()
 
 
+class Network(Struct, frozen=True, kw_only=True):
+    """What the tool http may reach: the world, and of the owner's own network the hosts, addresses and networks in
+    ``private``."""
+
+    private: tuple[str, ...] = ()
+
+
 class Home(Protocol):
     """What tools may ask of the workspace; the left wing answers. All methods raise ``ToolError`` when they cannot."""
 
@@ -101,6 +108,14 @@ class Home(Protocol):
 
     def sandbox(self) -> Sandbox:
         """How programs are to be locked in, as the settings say now."""
+        ...
+
+    def network(self) -> Network:
+        """What the tool http may reach, as the settings say now."""
+        ...
+
+    def secret(self, name: str, url: str) -> str:
+        """The value of a secret, if it may be sent to this canonical address; else the error says why not."""
         ...
 
 
