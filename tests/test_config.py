@@ -306,7 +306,7 @@ def test_tools_and_engines_that_nobody_installed_are_told_with_their_lines(tmp_p
     assert [fault.split(";")[0] for fault in found] == [
         "fsagent.yaml:4:3: tools: there is no 'shel' (did you mean 'shell'?)",
         "fsagent.yaml:7:5: triggers.http: there is no 'wirte' (did you mean 'write'?)",
-        "fsagent.yaml:1:1: engine: there is no 'modle'",
+        "fsagent.yaml:1:1: engine: there is no 'modle' (did you mean 'model'?)",
     ]
     assert [fault.line for fault in unknown_names(settings)] == [0, 0, 0]
     assert [fault.line for fault in unknown_names(settings, tmp_path / "gone.yaml")] == [0, 0, 0]

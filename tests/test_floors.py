@@ -80,7 +80,13 @@ HEAVY = {
     "watchfiles", "xml",
 }  # fmt: skip
 # These are loaded as a whole only where somebody serves.
-LOADED_WHEN_USED = ("fsagent.faces.http", "fsagent.faces.mcp", "fsagent.faces.hub", "fsagent.testing")
+LOADED_WHEN_USED = (
+    "fsagent.engines.model",
+    "fsagent.faces.http",
+    "fsagent.faces.mcp",
+    "fsagent.faces.hub",
+    "fsagent.testing",
+)
 
 
 def name_of(path: Path) -> str:
@@ -264,7 +270,7 @@ def test_every_module_can_be_imported_first(tmp_path: Path) -> None:
     """No circle at run time: each alone, in a process of its own (a fork of one that knows only the libraries)."""
     code = """
 import importlib, os, sys
-import click, cronsim, frontmatter, msgspec, ruamel.yaml, schedule, watchdog.observers
+import click, cronsim, frontmatter, msgspec, pydantic_ai.direct, ruamel.yaml, schedule, watchdog.observers
 for name in sys.argv[1:]:
     child = os.fork()
     if not child:

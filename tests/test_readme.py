@@ -407,7 +407,7 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
     }  # shown with an example in the place of a default
     budget = stated.pop("budget")
     assert {name for name in stated if shown[name] != stated[name]} == examples
-    part = layout.settings.read_text().partition("# budget:\n")[2]
+    part = layout.settings.read_text().partition("# budget:\n")[2].partition("\n\n")[0]
     assert f"{{{', '.join(re.findall(r'^#   ([a-z]+: {.*})$', part, re.MULTILINE))}}}" == budget
     part = layout.settings.read_text().partition("# api:\n")[2]
     assert dict(re.findall(r"^#   (\w+): (.*?)\s+#", part, re.MULTILINE)) == api

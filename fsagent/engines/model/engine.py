@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 
 from pydantic_ai.direct import model_request_stream
+from pydantic_ai.exceptions import AgentRunError, UserError
 from pydantic_ai.messages import ModelMessage, ModelResponse, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model as Client
 from pydantic_ai.models import ModelRequestParameters
@@ -64,7 +65,7 @@ class ModelEngine:
                 return await self._watched(model, request, turns, link)
             except GivenUp:
                 raise
-            except Exception as error:  # noqa: BLE001  # around one request: providers' libraries raise what they like
+            except (AgentRunError, UserError, OSError, ValueError) as error:
                 trouble = trouble_of(error, model)
             if not trouble.retry or trouble.wait > LONGEST_WAIT:
                 break
