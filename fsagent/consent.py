@@ -81,7 +81,7 @@ class Consent:
         if action in self._used:
             why += "; it was approved before, and the daemon was ended while it was under way: it may have happened"
         return Question(
-            hash=action, call=place.call, tool=tool.name, args=_without_defaults(args), subject=tool.subject(args),
+            hash=action, call=place.call, tool=tool.name, args=tool.written(args), subject=tool.subject(args),
             why=why, effect=tool.effect, preview=_preview(tool, args, context),
         )  # fmt: skip
 
@@ -97,17 +97,6 @@ def refusal(question: str, answer: Answer) -> str:
     if answer.decision == "expired":
         return f"nobody approved {question} in time, so it counts as refused"
     return f"a person refused {question}" + (f": {answer.comment}" if answer.comment else "")
-
-
-def _without_defaults(args: Any) -> dict[str, Any]:
-    """The arguments that say something: those without a default, and those that differ from it."""
-    kept = {}
-    for each in msgspec.structs.fields(args):
-        value = getattr(args, each.name)
-        default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
-        if value != default:
-            kept[each.name] = msgspec.to_builtins(value)
-    return kept
 
 
 def _preview(tool: Tool[Any], args: Any, context: Context) -> str:

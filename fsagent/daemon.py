@@ -32,6 +32,7 @@ from fsagent.watcher import ARRIVALS, CHANGES, Watcher
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import RunFolder, take_cancels
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import DAEMON_LOCK, Snapshot, StatusBoard, read_snapshot, render
@@ -116,6 +117,7 @@ class Daemon:
             self.now,
             lambda: render(self._snapshot(), alive=True).partition("\n\n")[2],
             self.wake,
+            PinBook(layout, self.journal.append),
         )
         self._pipeline = Pipeline(
             layout, self.settings, self.journal, self._index, self._soul, home, runner, self.now,

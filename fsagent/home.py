@@ -7,9 +7,15 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from fsagent.config import Settings
+from fsagent.definitions import Definition, Pins
+from fsagent.errors import PersonError, ToolError
+from fsagent.extensions import installed
+from fsagent.mcpsettings import McpServer, filled
 from fsagent.model import Fact, Run, Task, ToolCall
+from fsagent.tools import GROUP
 from fsagent.tools.base import Remembered, Sandbox, TaskView
 from fsagent.workspace.index import Index
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import new_run_id
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.tasks import TaskBook, next_slot, period_in_words
@@ -31,6 +37,16 @@ def task_view(task: Task, book: TaskBook, index: Index | None, settings: Setting
     )
 
 
+def resolved(settings: Settings) -> list[McpServer]:
+    """The MCP servers that are to be used, with what this process's environment gives them. One that has the name of a
+    tool is none of them: it would be ruled by that tool's rules."""
+    return [
+        filled(name, server, os.environ)
+        for name, server in settings.servers.items()
+        if server.enabled and name not in installed(GROUP)
+    ]
+
+
 class WorkspaceHome:
     """The one implementation of ``tools.base.Home``. Safe to share between threads."""
 
@@ -43,9 +59,11 @@ class WorkspaceHome:
         now: Callable[[], datetime],
         status: Callable[[], str],
         wake: Callable[[str], None],
+        pins: PinBook,
     ) -> None:
         self._soul, self._book, self._index = soul, book, index
         self._settings, self._now, self._status, self._wake = settings, now, status, wake
+        self._pins = pins
 
     def facts(self) -> Sequence[Fact]:
         return self._soul.facts()
@@ -101,6 +119,27 @@ class WorkspaceHome:
             write=tuple(map(os.path.expanduser, settings.sandbox_write)),
             scratch=self._book.scratch,
         )
+
+    def servers(self) -> Sequence[McpServer]:
+        return resolved(self._settings())
+
+    def pins(self, server: str) -> Pins | None:
+        try:
+            return self._pins.get(server)
+        except PersonError as error:
+            raise ToolError(str(error)) from None
+
+    def offer(self, server: str, tools: Sequence[Definition], trouble: str) -> Pins:
+        try:
+            return self._pins.offer(server, tools, trouble)
+        except PersonError as error:
+            raise ToolError(str(error)) from None
+
+    def server_trouble(self, server: str, why: str) -> None:
+        try:
+            self._pins.trouble(server, why)
+        except PersonError as error:
+            raise ToolError(str(error)) from None
 
     def _view(self, task: Task) -> TaskView:
         return task_view(task, self._book, self._index, self._settings(), self._now())

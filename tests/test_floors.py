@@ -24,13 +24,26 @@ FUNCTION_LINES = 70
 # The table of DESIGN.md §4. A folder stands for all of its modules.
 FLOORS = {
     0: ["fsagent", "errors", "model"],
-    1: ["config", "extensions", "facts", "files", "memory", "modelsettings", "outline", "statements", "vocabulary"],
+    1: [
+        "config",
+        "extensions",
+        "definitions",
+        "facts",
+        "files",
+        "mcpsettings",
+        "memory",
+        "modelsettings",
+        "outline",
+        "statements",
+        "vocabulary",
+    ],
     2: ["workspace"],
     3: ["policy", "consent", "tools", "engines", "runner"],
     4: [
         "bell",
         "attempts",
         "completion",
+        "contact",
         "clock",
         "daemon",
         "doctor",
@@ -51,7 +64,11 @@ FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "runner"}
 PURE_TEXT = {"facts", "outline", "statements", "vocabulary"}
 DISK = {"os", "pathlib", "io", "shutil", "tempfile", "sqlite3", "subprocess", "socket", "fcntl"}
-AT_THE_COUNTER = {"fsagent.foreground", "fsagent.doctor"}  # what cli.py may start on behalf of a person
+AT_THE_COUNTER = {
+    "fsagent.contact",
+    "fsagent.foreground",
+    "fsagent.doctor",
+}  # what cli.py may start on behalf of a person
 
 # Nothing that an idle daemon needs: network, encryption, other event loops, agent and web libraries.
 HEAVY = {
@@ -60,7 +77,10 @@ HEAVY = {
     "watchfiles", "xml",
 }  # fmt: skip
 # These are loaded as a whole only where somebody serves.
-LOADED_WHEN_USED = ("fsagent.faces.http", "fsagent.faces.mcp", "fsagent.faces.hub")
+LOADED_WHEN_USED = (
+    "fsagent.faces.http", "fsagent.faces.mcp", "fsagent.faces.hub", "fsagent.tools.servers.link",
+    "fsagent.tools.servers.wire",
+)  # fmt: skip
 
 
 def name_of(path: Path) -> str:

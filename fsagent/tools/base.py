@@ -11,9 +11,11 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
+from fsagent.definitions import Definition, Pins
 from fsagent.errors import ToolError
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
+from fsagent.mcpsettings import McpServer
 from fsagent.model import Fact, Run, ToolCall, ToolResult
 
 Effect = Literal["read", "repeatable", "once"]
@@ -106,6 +108,22 @@ class Home(Protocol):
         """How programs are to be locked in, as the settings say now."""
         ...
 
+    def servers(self) -> Sequence[McpServer]:
+        """The MCP servers that are to be used, as the settings say now, with secrets filled in."""
+        ...
+
+    def pins(self, server: str) -> Pins | None:
+        """What is known of an MCP server, and pinned of its tools; None if it was never spoken to."""
+        ...
+
+    def offer(self, server: str, tools: Sequence[Definition], trouble: str) -> Pins:
+        """Record what an MCP server offers now, and in words what was left out of it; the first offer is pinned."""
+        ...
+
+    def server_trouble(self, server: str, why: str) -> None:
+        """Record why the tools of an MCP server are not there; empty where they are."""
+        ...
+
 
 class Context(Struct, frozen=True, kw_only=True):
     """Where a tool call happens. ``now`` is in the workspace's time zone; ``seconds_left`` is what the run has.
@@ -135,12 +153,17 @@ class Tool(ABC, Generic[A]):
     Limits: a tool is one object used by several threads; it keeps no state between calls.
     """
 
-    name: ClassVar[str]
+    name: str
     args: type[A]
     main: ClassVar[str]
-    effect: ClassVar[Effect] = "once"
+    effect: Effect = "once"
     slow: ClassVar[bool] = True
-    hint: ClassVar[str] = ""
+    hint: str = ""
+
+    @property
+    def rule(self) -> str:
+        """The name under which policy looks for rules: the tool's own, or of what it belongs to (an MCP server)."""
+        return self.name
 
     def understand(self, args: dict[str, Any]) -> A:
         """Arguments as they were written (JSON values; "" names the main one), as a value of ``args``.
@@ -188,6 +211,21 @@ class Tool(ABC, Generic[A]):
     def subject(self, args: A) -> str:
         """What policy patterns are matched against: exactly what will be used (a path, a command line, a URL)."""
         return str(getattr(args, self.main))
+
+    def doubt(self, args: A, context: Context) -> str:
+        """Why a person must be asked about this call although the policy allows it, or though it was allowed for good;
+        empty where there is no reason. Only reads. ``args`` are prepared."""
+        return ""
+
+    def written(self, args: A) -> dict[str, Any]:
+        """The arguments as a call would name them, those that say something: what ``understand`` takes."""
+        kept = {}
+        for each in msgspec.structs.fields(args):
+            value = getattr(args, each.name)
+            default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
+            if value != default:
+                kept[each.name] = msgspec.to_builtins(value)
+        return kept
 
     def preview(self, args: A, context: Context) -> str:
         """What the call would do, for a person who is to approve it: a diff, a whole request. Only reads.
