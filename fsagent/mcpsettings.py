@@ -67,7 +67,7 @@ class McpServer(Struct, frozen=True, kw_only=True):
 
 def servers_of(raw: Mapping[str, Any]) -> dict[str, ServerSettings]:
     """The servers by name, of settings that were found good."""
-    return {name: convert(fields, ServerSettings) for name, fields in raw.items()}
+    return {name: _read(fields) for name, fields in raw.items()}
 
 
 def filled(name: str, server: ServerSettings, environment: Mapping[str, str]) -> McpServer:
@@ -120,7 +120,12 @@ def server_faults(servers: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:
             yield (name,), "must be a map, such as {command: npx, args: [...]} or {url: http://...}"
             continue
         wrong = [*_unknown(name, fields, known), *_types(name, fields)]
-        yield from wrong or _senseless(name, convert(fields, ServerSettings))
+        yield from wrong or _senseless(name, _read(fields))
+
+
+def _read(fields: Mapping[str, Any]) -> ServerSettings:
+    types = {each.name: each.type for each in msgspec.structs.fields(ServerSettings)}
+    return ServerSettings(**{name: convert(value, types[name]) for name, value in fields.items() if value != ""})
 
 
 def _unknown(name: str, fields: Mapping[str, Any], known: tuple[str, ...]) -> Iterator[tuple[_Path, str]]:
@@ -131,7 +136,7 @@ def _unknown(name: str, fields: Mapping[str, Any], known: tuple[str, ...]) -> It
 
 def _types(name: str, fields: Mapping[str, Any]) -> Iterator[tuple[_Path, str]]:
     for each in msgspec.structs.fields(ServerSettings):
-        if each.name in fields:
+        if fields.get(each.name, "") != "":
             try:
                 convert(fields[each.name], each.type)
             except (ValueError, msgspec.ValidationError) as error:

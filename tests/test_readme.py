@@ -360,7 +360,7 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
     shown = {name: value for name, value in lines if name in Settings.__struct_fields__}
     stated, api = settings_shown()
     assert list(shown) == [*stated, "api"]
-    examples = {"timezone", "tools", "triggers"}  # shown with an example in the place of a default
+    examples = {"timezone", "tools", "triggers", "mcp_servers"}  # shown with an example in the place of a default
     assert {name for name in stated if shown[name] != stated[name]} == examples
     part = layout.settings.read_text().partition("# api:\n")[2]
     assert dict(re.findall(r"^#   (\w+): (.*?)\s+#", part, re.MULTILINE)) == api
@@ -406,5 +406,8 @@ def test_the_promises_are_numbered_and_each_names_its_proof() -> None:
 def test_the_page_names_no_machine() -> None:
     assert re.findall(r"(?:/home|/root|/Users|/tmp|/work)/\S*", TEXT) == []
     assert (
-        re.findall(r"https?://(?!(?:api\.example\.org|127\.0\.0\.1:8765|ha:TOKEN@HOST))\S+", TEXT, re.IGNORECASE) == []
+        re.findall(
+            r"https?://(?!(?:api\.example\.org|ha\.local:8123|127\.0\.0\.1:8765|ha:TOKEN@HOST))\S+", TEXT, re.IGNORECASE
+        )
+        == []
     )

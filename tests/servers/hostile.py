@@ -1,10 +1,10 @@
-"""MCP servers that misbehave, in plain Python: ``hostile.py WHAT [MORE]`` on stdio.
+"""MCP servers that misbehave, in plain Python: ``hostile.py WHAT [MORE]`` on stdio. WHAT is one of:
 
-``silent`` reads and never answers; ``deaf`` does not even read; ``garbage`` prints what is no MCP, ``flood`` does so
-without end, ``long`` prints one endless line; ``crash`` ends at once; ``many`` offers 500 tools, ``giant`` one
-with a description of 5 MB and one with a schema of 60 levels; ``pages`` lists tools without end; ``twoface FILE`` offers
-what FILE says whenever it is asked; ``mute`` answers everything but calls, ``odd`` answers calls with nonsense, ``late``
-begins to answer after two seconds.
+``silent`` (reads and never answers), ``deaf`` (does not even read), ``garbage`` (prints what is no MCP), ``flood``
+(does so without end), ``long`` (prints one endless line), ``crash`` (ends at once), ``many`` (offers 500 tools),
+``giant`` (one with a description of 5 MB, one with a schema of 60 levels), ``pages`` (lists tools without end),
+``twoface FILE`` (offers what FILE says whenever it is asked), ``mute`` (answers everything but calls), ``odd`` (answers
+calls with nonsense), ``late`` (begins to answer after two seconds).
 """
 
 from __future__ import annotations

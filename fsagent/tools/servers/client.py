@@ -53,8 +53,9 @@ class Servers:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        # Only the loop's thread touches these two.
+        # Only the loop's thread touches these. Of all sessions, some may be out of use and not yet at their end.
         self._links: dict[str, Link] = {}
+        self._every: list[Link] = []
         self._pauses: dict[str, tuple[float, float, str]] = {}
 
     def offer(self, server: McpServer, patience: Patience) -> Offer:
@@ -143,6 +144,7 @@ class Servers:
                 rest = f"{until - time.monotonic():.0f}s".replace("0s", "a moment")
                 raise ToolError(f"{why} (it is tried again in {rest})", retryable=True)
             link = self._links[server.name] = known(server)
+            self._every = [each for each in self._every if not each.over] + [link]
         if not link.opened:
             await self._open(link, seconds)
         return link
@@ -165,12 +167,10 @@ class Servers:
     async def _end(self) -> None:
         import asyncio
 
-        await asyncio.gather(*(link.close() for link in self._links.values()), return_exceptions=True)
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
+        await asyncio.gather(*(link.close() for link in self._every), return_exceptions=True)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
-        if rest:
-            await asyncio.wait(rest, timeout=_CLOSE / 2)  # links that were replaced, and still end their programs
+        await asyncio.sleep(0.01)
 
     # what happens on the caller's thread
 

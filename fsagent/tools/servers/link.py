@@ -77,6 +77,11 @@ class Link:
         return not self._broken and not self._task.done()
 
     @property
+    def over(self) -> bool:
+        """True once nothing of it is left."""
+        return self._task.done()
+
+    @property
     def opened(self) -> bool:
         """True once the server has answered."""
         return self._opened.is_set()

@@ -250,11 +250,14 @@ async def _end(
 ) -> None:
     """End the program: by closing its input, as MCP has it; soon after that by force, with all that it started."""
     assert process.stdin is not None
+    transport = process._transport  # type: ignore[attr-defined]  # nothing public lets go of its pipes
     try:
         process.stdin.close()
         await asyncio.wait([over], timeout=_LEAVE)
     finally:
         os.close(control)
+    for number in (1, 2):  # it would wait for their ends, which it does not see where it was told too much
+        transport.get_pipe_transport(number).close()
     await asyncio.wait([over], timeout=_END)
     for task in work:
         task.cancel()
@@ -262,7 +265,10 @@ async def _end(
         with suppress(ProcessLookupError):
             process.kill()
     await asyncio.wait([*work, over], timeout=1.0)
-    process._transport.close()  # type: ignore[attr-defined]  # nothing public lets go of its pipes
+    if not over.done():
+        over.cancel()
+    transport.close()
+    await asyncio.sleep(0)
 
 
 async def _in_spite_of_cancels(task: asyncio.Task[None]) -> None:
