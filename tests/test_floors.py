@@ -255,7 +255,7 @@ def test_every_module_can_be_imported_first(tmp_path: Path) -> None:
     """No circle at run time: each alone, in a process of its own (a fork of one that knows only the libraries)."""
     code = """
 import importlib, os, sys
-import click, cronsim, frontmatter, msgspec, ruamel.yaml, schedule, watchdog.observers
+import click, cronsim, frontmatter, mcp, msgspec, ruamel.yaml, schedule, starlette, uvicorn, watchdog.observers
 for name in sys.argv[1:]:
     child = os.fork()
     if not child:

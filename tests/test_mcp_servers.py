@@ -451,6 +451,37 @@ def test_new_tools_are_withheld_until_a_person_approves(twoface: World, tmp_path
     assert "was changed" in told(twoface.home.pins("twoface") or Pins(server="")), "back to the old is a change, too"
 
 
+def test_definitions_that_are_to_break_us(twoface: World, tmp_path: Path) -> None:
+    refs = {f"d{n}": {"anyOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    arguments = {"a": {"type": "string", "description": "A date. " * 100}, "description": {"type": "string"}}
+    offer = [
+        {"name": "bomb", "inputSchema": {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": refs}},
+        {"name": "half", "description": "\ud800"},
+        {"name": "huge", "inputSchema": {"type": "object", "properties": {"a": {"default": 10**400}}}},
+        {"name": "kinds", "inputSchema": {"type": "object", "properties": [], "$defs": [], "required": {"$ref": 7}}},
+        {"name": "loop", "inputSchema": {"type": "object", "$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}},
+        {"name": "..", "description": "\x1b[31mred\x1b[0m \u202eevil"},
+        {"name": "said", "inputSchema": {"type": "object", "properties": arguments}},
+        {"name": "*", "annotations": {"readOnlyHint": "yes", "title": "x" * 10_000}},
+    ]
+    world = None
+    for number, tool_ in enumerate(offer):
+        definitions(tmp_path / "offer", tool_, {"name": "fine"})
+        known = server("twoface", str(tmp_path / "offer"), name=f"t{number}", timeout=2.0)
+        world = World(tmp_path / f"w{number}", known, twoface.servers)
+        for each in world.tools.values():
+            schema = each.schema()
+            assert (schema["type"], type(schema["properties"])) == ("object", dict)
+            each.preview(each.understand({"x": 10**30}), world.context())
+            assert each.effect == "once"
+            if each.pinned.name == "said":
+                assert 100 < len(schema["properties"]["a"]["description"]) < 200
+                assert schema["properties"]["description"] == {"type": "string"}
+        print(number, list(world.tools), world.home.pins(known.name).trouble)
+        shown = fsagent(world.home.layout.root, settings=False)
+        assert "\x1b" not in shown.stdout
+
+
 def test_a_server_that_takes_its_change_back_is_as_it_was(twoface: World, tmp_path: Path) -> None:
     definitions(tmp_path / "offer", {"name": "send", "description": "Sent!"})
     twoface["send"].prepare(twoface["send"].understand({}), twoface.context())

@@ -22,6 +22,7 @@ Effect = Literal["read", "repeatable", "once"]
 Reach = Literal["inside", "memory", "outside"]
 A = TypeVar("A", bound=Struct)
 _SAYS_NOTHING = ("title", "description", "$defs", "$schema", "additionalProperties")
+_MAX_NODES = 5_000
 _EMPTY: tuple[tuple[str, object], ...] = (
     ("default", ""),
     ("default", []),
@@ -243,21 +244,30 @@ class Tool(ABC, Generic[A]):
         return None
 
 
-def lean_schema(schema: dict[str, Any]) -> dict[str, Any]:
+def lean_schema(schema: dict[str, Any], words: int = 0) -> dict[str, Any]:
     """A JSON Schema as small as it can be with the same meaning for a model: references put in place, titles, texts
-    and empty defaults left out. A reference that leads into itself ends as any value."""
+    and empty defaults left out. A reference that leads into itself ends as any value. Of descriptions ``words``
+    characters are kept. Raises ``ValueError`` where it would become huge (references to references)."""
     parts = schema.get("$defs", {})
+    nodes = 0
 
     def lean(node: Any, inside: tuple[str, ...] = ()) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if nodes > _MAX_NODES:
+            raise ValueError("the schema is too large")
         if not isinstance(node, dict):
             return [lean(each, inside) for each in node] if isinstance(node, list) else node
         if "$ref" in node:
             name = str(node["$ref"]).rpartition("/")[2]
-            return {} if name in inside else lean(parts.get(name, {}), (*inside, name))
-        kept = {}
+            part = parts.get(name, {}) if isinstance(parts, dict) else {}
+            return {} if name in inside else lean(part, (*inside, name))
+        kept: dict[str, Any] = {}
         for key, value in node.items():
-            if key == "properties":
+            if key == "properties" and isinstance(value, dict):
                 kept[key] = {name: lean(each, inside) for name, each in value.items()}
+            elif key == "description" and words and isinstance(value, str):
+                kept[key] = value if len(value) <= words else f"{value[:words].rstrip()}…"
             elif key not in _SAYS_NOTHING and (key, value) not in _EMPTY:
                 kept[key] = lean(value, inside)
         return kept

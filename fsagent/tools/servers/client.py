@@ -107,7 +107,7 @@ class Servers:
     # what happens on the loop
 
     async def _offer(self, server: McpServer, seconds: float) -> Offer:
-        return await (await self._link(server, seconds)).offer(seconds)
+        return await (await self._link(server, seconds)).offer(min(seconds, server.timeout))
 
     async def _call(self, server: McpServer, tool: Definition, arguments: dict[str, Any], acts: bool) -> Outcome:
         from fsagent.tools.servers.link import LostError

@@ -26,6 +26,7 @@ from fsagent.definitions import Definition
 from fsagent.errors import ToolError
 from fsagent.files.fields import format_duration
 from fsagent.mcpsettings import McpServer
+from fsagent.tools.base import lean_schema
 from fsagent.tools.servers.wire import Traces, wire
 
 MAX_TOOLS = 200
@@ -270,8 +271,13 @@ def _unusable(tool: types.Tool, found: dict[str, Definition]) -> str:
         return "named twice"
     if _deeper(tool.input_schema, MAX_DEPTH):
         return "its schema is too deep"
-    if len(msgspec.json.encode(tool.input_schema)) > MAX_SCHEMA:
-        return "its schema is too large"
+    try:
+        if len(msgspec.json.encode(tool.input_schema)) > MAX_SCHEMA:
+            return "its schema is too large"
+        lean_schema(tool.input_schema)
+        msgspec.msgpack.encode([tool.name, tool.description, tool.input_schema])  # as it goes to the daemon
+    except (ValueError, OverflowError, RecursionError) as error:
+        return str(error)[:80]
     return ""
 
 

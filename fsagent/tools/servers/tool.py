@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FIRST_CONTACT = 5.0
 MAX_NAME = 64
 MAX_HINT = 300
+MAX_WORDS, MAX_SCHEMA = 160, 6_000
 
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -69,8 +70,12 @@ class McpTool(Tool[McpArgs]):
         return args.arguments
 
     def schema(self) -> dict[str, Any]:
-        """The pinned one."""
-        return {"type": "object", "properties": {}} | lean_schema(self.pinned.schema)
+        """The pinned one; what it says of each argument is kept, shortened, where it is not much in all."""
+        found = lean_schema(self.pinned.schema, MAX_WORDS)
+        if len(msgspec.json.encode(found)) > MAX_SCHEMA:
+            found = lean_schema(self.pinned.schema)
+        properties = found.get("properties")
+        return found | {"type": "object", "properties": properties if isinstance(properties, dict) else {}}
 
     def reach(self, args: McpArgs, context: Context) -> Reach:
         """Nobody knows how far a server reaches."""
