@@ -464,7 +464,7 @@ def test_definitions_that_are_to_break_us(twoface: World, tmp_path: Path) -> Non
         {"name": "said", "inputSchema": {"type": "object", "properties": arguments}},
         {"name": "*", "annotations": {"readOnlyHint": "yes", "title": "x" * 10_000}},
     ]
-    world = None
+    found: list[list[str]] = []
     for number, tool_ in enumerate(offer):
         definitions(tmp_path / "offer", tool_, {"name": "fine"})
         known = server("twoface", str(tmp_path / "offer"), name=f"t{number}", timeout=2.0)
@@ -477,9 +477,10 @@ def test_definitions_that_are_to_break_us(twoface: World, tmp_path: Path) -> Non
             if each.pinned.name == "said":
                 assert 100 < len(schema["properties"]["a"]["description"]) < 200
                 assert schema["properties"]["description"] == {"type": "string"}
-        print(number, list(world.tools), world.home.pins(known.name).trouble)
+        found.append([each.removeprefix(f"t{number}__") for each in world.tools])
         shown = fsagent(world.home.layout.root, settings=False)
         assert "\x1b" not in shown.stdout
+    assert found == [["fine"], [], ["fine"], [], ["fine", "loop"], ["__", "fine"], ["fine", "said"], ["_", "fine"]]
 
 
 def test_a_server_that_takes_its_change_back_is_as_it_was(twoface: World, tmp_path: Path) -> None:
