@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from fsagent.config import Settings
@@ -35,6 +36,16 @@ def task_view(task: Task, book: TaskBook, index: Index | None, settings: Setting
         last=settings.local(last[0].started) if last and last[0].started else None,
         next=settings.local(upcoming) if word == "on" else None,
     )
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except PersonError as error:
+        raise ToolError(str(error)) from None
+    except OSError as error:
+        raise ToolError(f"what is pinned of MCP servers cannot be read or written: {error}") from error
 
 
 def resolved(settings: Settings) -> list[McpServer]:
@@ -124,22 +135,16 @@ class WorkspaceHome:
         return resolved(self._settings())
 
     def pins(self, server: str) -> Pins | None:
-        try:
+        with _in_words():
             return self._pins.get(server)
-        except PersonError as error:
-            raise ToolError(str(error)) from None
 
     def offer(self, server: str, tools: Sequence[Definition], trouble: str) -> Pins:
-        try:
+        with _in_words():
             return self._pins.offer(server, tools, trouble)
-        except PersonError as error:
-            raise ToolError(str(error)) from None
 
     def server_trouble(self, server: str, why: str) -> None:
-        try:
+        with _in_words():
             self._pins.trouble(server, why)
-        except PersonError as error:
-            raise ToolError(str(error)) from None
 
     def _view(self, task: Task) -> TaskView:
         return task_view(task, self._book, self._index, self._settings(), self._now())

@@ -23,7 +23,7 @@ import pytest
 from fsagent.config import Settings
 from fsagent.consent import Consent, Place
 from fsagent.definitions import Definition, Pins, told
-from fsagent.errors import ToolError
+from fsagent.errors import ConflictError, ToolError
 from fsagent.mcpsettings import McpServer
 from fsagent.model import ToolResult
 from fsagent.policy import decide
@@ -33,7 +33,7 @@ from fsagent.tools.servers.client import Servers
 from fsagent.tools.servers.tool import McpTool, load_server_tools, names_of
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.pins import PinBook
-from harness import wait_for
+from harness import Agent, wait_for
 from test_file_tools import context_for
 
 pytest.importorskip("mcp")
@@ -717,6 +717,28 @@ def test_the_command_line_shows_tries_and_approves(tmp_path: Path) -> None:
     shown = json.loads(fsagent(root, "--json").stdout)
     assert [each["server"] for each in shown] == ["good", "broken", "secret"]
     assert len(shown[0]["tools"]) == 8
+
+
+def test_status_and_doctor_tell_what_was_changed_and_what_is_missing(tmp_path: Path) -> None:
+    agent = Agent(
+        tmp_path / "ws", "mcp_servers:\n  home: {command: x}\n  web: {url: '${NO_SUCH_THING}'}\n  bad: {command: y}\n"
+    )
+    book = PinBook(agent.layout)
+    book.offer("home", [Definition(name=name) for name in "abc"])
+    book.offer("home", [Definition(name="a", description="new"), Definition(name="b", description="new"),
+                        Definition(name="c"), Definition(name="d")])  # fmt: skip
+    (agent.layout.servers / "bad.json").write_text("{}")
+    agent.once()
+    status = agent.layout.status.read_text()
+    changed = "home: 2 of its tools were changed, 1 is new since you approved them: fsagent servers approve home"
+    assert f"- {changed}\n" in status
+    assert "- web: the environment has no NO_SUCH_THING; set it where fsagent is started\n" in status
+    assert "- .fsagent/mcp/bad.json is damaged, so the tools of bad are not used" in status
+    done = agent.cli("doctor")
+    assert f"fsagent.yaml:2:3: mcp_servers: {changed}" in done.stdout
+    assert "NO_SUCH_THING" not in done.stdout, "doctor does not know the daemon's environment"
+    with pytest.raises(ConflictError, match="offers something else by now"):
+        book.approve("home", "what was shown before")
 
 
 # other people's servers

@@ -27,7 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 _BEAT = 0.25
 _MARGIN = 15.0
-_CLOSE = 15.0
+_CLOSE = 10.0
 _LIBRARY = ("mcp", "mcp_types", "httpx2", "anyio", "pydantic")
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class Servers:
         except TimeoutError:
             pass  # the supervisors see that we are gone, and end what they started
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(_CLOSE)
+        thread.join(1.0)
 
     # what happens on the loop
 

@@ -158,12 +158,18 @@ def load_server_tools(
         except ToolError:
             del wanted[name]  # its pins are damaged, which status.md tells
     new = [server for name, server in wanted.items() if not _pinned(known[name]) and not server.trouble]
-    for name, found in servers.contact(new, FIRST_CONTACT, Patience(stopping, seconds_left)).items():
-        if isinstance(found, ToolError):
-            why = str(found).removeprefix(f"{name}: ")
-            home.server_trouble(name, f"{why}. Its tools are not there until it answers: fsagent servers test {name}")
-        else:
-            known[name] = home.offer(name, found.tools, found.left_out)
+    patience = Patience(stopping, seconds_left)
+    for name, found in servers.contact(new, FIRST_CONTACT, patience).items():
+        if patience.over():
+            break  # the run ends, and what it did not hear says nothing of the servers
+        try:
+            if isinstance(found, ToolError):
+                why = f"{str(found).removeprefix(f'{name}: ')}. Its tools are not there until it answers"
+                home.server_trouble(name, f"{why}: fsagent servers test {name}")
+            else:
+                known[name] = home.offer(name, found.tools, found.left_out)
+        except ToolError:
+            continue  # nothing can be pinned, so there are no tools of it
     for name, server in wanted.items():
         pins = known[name]
         for own, pinned in names_of(name, pins.tools if pins else ()):
