@@ -18,6 +18,7 @@ from fsagent.errors import DocumentError, SettingsError
 from fsagent.files.documents import decode
 from fsagent.files.fields import Duration, nearest, place, read_fields
 from fsagent.files.yamltext import load_mapping
+from fsagent.mcpsettings import ServerSettings, server_faults, servers_of
 from fsagent.model import Fault, Trigger
 from fsagent.modelsettings import BudgetSettings, ModelSettings, budget_faults, model_faults
 from fsagent.secrets import secret_faults
@@ -96,6 +97,12 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # secrets:
 #   github: {env: GITHUB_TOKEN, for: ["https://api.example.org/*"]}
 
+# MCP servers, whose tools the agent may use: programs that are started, or addresses. ${NAME} is filled in from the
+# daemon's environment. Each call is asked first, unless tools: allows it under the server's name.
+# mcp_servers:
+#   files: {command: npx, args: ["-y", "@modelcontextprotocol/server-filesystem", "/data"]}
+#   home: {url: "http://ha.local:8123/api/mcp", headers: {Authorization: "Bearer ${HA_TOKEN}"}}
+
 # HTTP and MCP. They start with the daemon where there is an 'api:', and let in who has a token (see: fsagent token).
 # api:
 #   listen: 127.0.0.1:8765        # address and port; 0.0.0.0:8765 lets other machines call, too
@@ -165,6 +172,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     sandbox_write: tuple[str, ...] = ()
     http_private: tuple[str, ...] = ()
     secrets: dict[str, Any] = {}
+    mcp_servers: dict[str, Any] = {}
     api: ApiSettings | None = None
 
     @property
@@ -182,6 +190,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         rule = self.tools.get("shell", DEFAULT_TOOLS["shell"])
         return any(word != "deny" for word in (rule.values() if isinstance(rule, dict) else (rule,)))
 
+    @property
+    def servers(self) -> dict[str, ServerSettings]:
+        """The MCP servers by name."""
+        return servers_of(self.mcp_servers)
+
     def trusts(self, tool: str, subject: str) -> bool:
         """True if what this call brings counts as the owner's own text (``trust``)."""
         patterns = self.trust.get(tool, ())
@@ -190,10 +203,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def rules(self, trigger: Trigger, tool: str, narrowed: Mapping[str, Any] | None = None) -> Rules:
         """What the settings say of a tool in a run that ``trigger`` asked for; the strictest decision counts.
 
-        ``tools`` always says something: ``allow`` where a tool is not named, but for shell and http. ``narrowed`` are
-        the command's or task's own rules.
+        ``tools`` always says something: where a tool is not named, ``allow``, but for shell and http; for the tools of
+        an MCP server, which are ruled under its name, ``ask``. ``narrowed`` are the command's or task's own rules.
         """
-        rules = [(f"tools: {tool}", self.tools.get(tool, DEFAULT_TOOLS.get(tool, "allow")))]
+        unnamed = DEFAULT_TOOLS.get(tool, "ask" if tool in self.mcp_servers else "allow")
+        rules = [(f"tools: {tool}", self.tools.get(tool, unnamed))]
         for where, more in (
             (f"triggers: {trigger}", self.triggers.get(trigger, {})),
             ("its own tools", narrowed or {}),
@@ -282,6 +296,7 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
     for number, host in enumerate(settings.http_private):
         if not _PRIVATE.fullmatch(host) and not _is_network(host):
             yield ("http_private", number), f"{host!r} is no host; write {_A_HOST}, without a port"
+    yield from ((("mcp_servers", *path), message) for path, message in server_faults(settings.mcp_servers))
     if settings.api:
         yield from _api_faults(settings.api)
 

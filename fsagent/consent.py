@@ -68,12 +68,12 @@ class Consent:
         change anything outside, nor what later runs obey, unless a person says so. So it can be led to ask, no further.
         Source: shared/facts/memory-security-time.md §2.
         """
-        verdict = decide(tool.name, tool.subject(args), self._rules_of(tool.rule or tool.name))
+        verdict = decide(tool.name, tool.subject(args), self._rules_of(tool.rule))
         if not verdict.allowed:
             return verdict
         doubt = tool.doubt(args, context)
         if doubt:
-            return Verdict("ask", doubt)
+            return Verdict("ask", doubt, firm=True)
         if self._foreign and tool.reach(args, context) != "inside":
             goes = "into what later runs obey" if tool.reach(args, context) == "memory" else "out of the workspace"
             return Verdict("ask", f"{tool.name} reaches {goes}, and the run has read text that is not yours "
@@ -102,7 +102,7 @@ class Consent:
         if action in self._used:
             why += "; it was approved before, and the daemon was ended while it was under way: it may have happened"
         return Question(
-            hash=action, call=place.call, tool=tool.name, args=_without_defaults(args), subject=tool.subject(args),
+            hash=action, call=place.call, tool=tool.name, args=tool.written(args), subject=tool.subject(args),
             why=why, effect=tool.effect, preview=_preview(tool, args, context),
         )  # fmt: skip
 
@@ -118,17 +118,6 @@ def refusal(question: str, answer: Answer) -> str:
     if answer.decision == "expired":
         return f"nobody approved {question} in time, so it counts as refused"
     return f"a person refused {question}" + (f": {answer.comment}" if answer.comment else "")
-
-
-def _without_defaults(args: Any) -> dict[str, Any]:
-    """The arguments that say something: those without a default, and those that differ from it."""
-    kept = {}
-    for each in msgspec.structs.fields(args):
-        value = getattr(args, each.name)
-        default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
-        if value != default:
-            kept[each.name] = msgspec.to_builtins(value)
-    return kept
 
 
 def _preview(tool: Tool[Any], args: Any, context: Context) -> str:

@@ -15,6 +15,7 @@ from fsagent.config import FILE, Settings, load_settings, place_of
 from fsagent.errors import DocumentError, SettingsError
 from fsagent.extensions import unknown_names
 from fsagent.model import Fault
+from fsagent.reporter import server_troubles
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.tools.sandbox import standing
@@ -25,6 +26,7 @@ from fsagent.workspace.inbox import Inbox
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import read_records
 from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.tasks import TaskBook, conflict_copies
@@ -52,6 +54,8 @@ def examine(layout: Layout) -> Report:
         faults += error.faults
     runner = Runner(load_tools())
     faults += unknown_names(settings, layout.settings)
+    faults += [Fault(FILE, why, *place_of(layout.settings, ("mcp_servers", why.partition(":")[0])), "mcp_servers")
+               for why in server_troubles(settings, PinBook(layout), daemon=False)]  # fmt: skip
     held, why = standing(settings)
     if why:
         faults.append(Fault(FILE, why, *place_of(layout.settings, ("sandbox",))))

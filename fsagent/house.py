@@ -20,6 +20,7 @@ from fsagent.tools import load_tools
 from fsagent.workers import Workers
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import StatusBoard
 from fsagent.workspace.tasks import TaskBook
@@ -60,7 +61,17 @@ class House:
             now,
         )
         self.workers = Workers(layout.root, now)
-        self.home = WorkspaceHome(self.soul, self.book, self.index, settings, now, status, wake, lambda: self._secrets)
+        self.home = WorkspaceHome(
+            self.soul,
+            self.book,
+            self.index,
+            settings,
+            now,
+            status,
+            wake,
+            PinBook(layout, journal.append),
+            lambda: self._secrets,
+        )
         self.pipeline = Pipeline(
             layout, settings, journal, self.index, self.soul, self.home, Runner(load_tools()), self.workers, self.purse,
             lambda: self._secrets, now, stopping,

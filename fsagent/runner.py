@@ -155,7 +155,7 @@ class Runner:
                 return _Ready(tool, args, action, changed)
             if verdict.allowed:
                 return _Ready(tool, args)
-            if consent.for_good(tool.name, tool.subject(args)):
+            if not verdict.firm and consent.for_good(tool.name, tool.subject(args)):
                 return _Ready(tool, args, ALWAYS)
             return consent.question(place, tool, args, verdict.why, context)
         except ToolError as error:
@@ -181,7 +181,7 @@ class Runner:
         return tuple(
             ToolSpec(name, tool.hint, tool.schema())
             for name, tool in sorted(self._tools.items())
-            if not never_allowed(rules_of(tool.rule or name))
+            if not never_allowed(rules_of(tool.rule))
         )
 
 
@@ -322,7 +322,7 @@ class _Run:
         tool, args = ready.tool, ready.args
         if self._redactor:
             result = msgspec.convert(self._redactor.value(msgspec.to_builtins(result)), ToolResult)
-        foreign = tool.foreign(args, result) and not self._host.trusts(tool.rule or tool.name, tool.subject(args))
+        foreign = tool.foreign(args, result) and not self._host.trusts(tool.rule, tool.subject(args))
         text = result.text
         if len(text) > self._shown and not tool.pages:
             where = self._host.keep(f"{len(self._turns) + 1}-{number + 1}.txt", text)

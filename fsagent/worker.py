@@ -31,6 +31,8 @@ from fsagent.progress import Ending, replay
 from fsagent.runner import Host, Runner, Stopped
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context, Home
+from fsagent.tools.servers.client import Servers
+from fsagent.tools.servers.tool import load_server_tools
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.reserved import tools_root
 from fsagent.workspace.runs import RunFolder
@@ -91,6 +93,7 @@ class Worker:
         self._stop = threading.Event()
         self._asking = threading.Lock()
         self._engines: dict[str, Engine] = {}
+        self._servers = Servers()
 
     def listen(self) -> None:
         """Take what the daemon sends; when it is gone, end everything at once."""
@@ -152,9 +155,10 @@ class Worker:
         )  # fmt: skip
         if job.engine not in self._engines:
             self._engines[job.engine] = load_engine(job.engine)
+        tools = load_tools() | load_server_tools(home, self._servers, context.stopping, context.seconds_left)
         link = _Link(folder.progress, context)
         try:
-            return Runner(load_tools()).run(
+            return Runner(tools).run(
                 self._engines[job.engine], host, context, replay(folder.events()), job.repeat, link
             )
         finally:

@@ -27,8 +27,10 @@ FLOORS = {
     1: [
         "config",
         "extensions",
+        "definitions",
         "facts",
         "files",
+        "mcpsettings",
         "memory",
         "modelsettings",
         "outline",
@@ -44,6 +46,7 @@ FLOORS = {
         "budgets",
         "attempts",
         "completion",
+        "contact",
         "dispatch",
         "host",
         "notices",
@@ -71,7 +74,11 @@ FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "progress", "runner"}
 PURE_TEXT = {"facts", "outline", "spellings", "statements", "vocabulary"}
 DISK = {"os", "pathlib", "io", "shutil", "tempfile", "sqlite3", "subprocess", "socket", "fcntl"}
-AT_THE_COUNTER = {"fsagent.foreground", "fsagent.doctor"}  # what cli.py may start on behalf of a person
+AT_THE_COUNTER = {
+    "fsagent.contact",
+    "fsagent.foreground",
+    "fsagent.doctor",
+}  # what cli.py may start on behalf of a person
 
 # Nothing that an idle daemon needs: network, encryption, other event loops, agent and web libraries.
 HEAVY = {
@@ -86,6 +93,8 @@ LOADED_WHEN_USED = (
     "fsagent.faces.mcp",
     "fsagent.faces.hub",
     "fsagent.testing",
+    "fsagent.tools.servers.link",
+    "fsagent.tools.servers.wire",
 )
 
 
@@ -270,7 +279,8 @@ def test_every_module_can_be_imported_first(tmp_path: Path) -> None:
     """No circle at run time: each alone, in a process of its own (a fork of one that knows only the libraries)."""
     code = """
 import importlib, os, sys
-import click, cronsim, frontmatter, msgspec, pydantic_ai.direct, ruamel.yaml, schedule, watchdog.observers
+import click, cronsim, frontmatter, mcp, msgspec, pydantic_ai.direct, ruamel.yaml, schedule, starlette, uvicorn
+import watchdog.observers
 for name in sys.argv[1:]:
     child = os.fork()
     if not child:

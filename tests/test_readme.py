@@ -404,6 +404,7 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
         "trust",
         "model",
         "secrets",
+        "mcp_servers",
     }  # shown with an example in the place of a default
     budget = stated.pop("budget")
     assert {name for name in stated if shown[name] != stated[name]} == examples
@@ -453,5 +454,8 @@ def test_the_promises_are_numbered_and_each_names_its_proof() -> None:
 def test_the_page_names_no_machine() -> None:
     assert re.findall(r"(?:/home|/root|/Users|/tmp|/work)/\S*", TEXT) == []
     assert (
-        re.findall(r"https?://(?!(?:api\.example\.org|127\.0\.0\.1:8765|ha:TOKEN@HOST))\S+", TEXT, re.IGNORECASE) == []
+        re.findall(
+            r"https?://(?!(?:api\.example\.org|ha\.local:8123|127\.0\.0\.1:8765|ha:TOKEN@HOST))\S+", TEXT, re.IGNORECASE
+        )
+        == []
     )

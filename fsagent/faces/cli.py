@@ -18,6 +18,7 @@ from fsagent.faces.commands_approvals import approvals, approve, refuse
 from fsagent.faces.commands_mcp import mcp
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
+from fsagent.faces.commands_servers import named, servers
 from fsagent.faces.commands_usage import usage
 from fsagent.faces.options import default_workspace, json_option, leave, workspace_option
 
@@ -227,7 +228,34 @@ def resume(root: Path) -> None:
     click.echo("resumed")
 
 
-for each in (api, mcp, token):
+@servers.command()
+@workspace_option
+@json_option
+@click.argument("name", metavar="NAME")
+@click.pass_context
+def test(context: click.Context, root: Path, as_json: bool, name: str) -> None:
+    """Start or call the server NAME now, and say what it offers. Its tools are pinned if they were not."""
+    from fsagent.config import load_settings
+    from fsagent.contact import contact
+    from fsagent.definitions import told
+    from fsagent.faces.text import as_json_text, visible
+    from fsagent.workspace.layout import make_places, open_workspace
+
+    layout = open_workspace(named(context, root))
+    make_places(layout)
+    found = contact(layout, load_settings(layout.settings), name)
+    if as_json:
+        click.echo(as_json_text(found))
+        return
+    tools = found.pins.now
+    names = ", ".join(each.name for each in tools[:20]) + (f" and {len(tools) - 20} more" if len(tools) > 20 else "")
+    click.echo(visible(f"{name} answered after {found.seconds:g} s and offers {len(tools)} tools: {names}"))
+    if found.pinned:
+        click.echo("they are pinned now, as it describes them; 'fsagent servers' shows them")
+    click.echo(visible(told(found.pins) or f"{name}: all is as you approved it"))
+
+
+for each in (servers, api, mcp, token):
     main.add_command(each)
 
 

@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from fsagent.faces.views import RunView, StatusView, TaskLine
     from fsagent.model import Run, Usage
 
-_ABOUT = ("command", "task", "workspace", "url", "run", "what")  # the first of these says what a record is about
+_ABOUT = (
+    "command",
+    "task",
+    "server",
+    "workspace",
+    "url",
+    "run",
+    "what",
+)  # the first of these says what a record is about
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -124,7 +132,7 @@ def _step(event: dict[str, Any]) -> str:
         result = event["result"]
         text = f"failed: {result['error']}" if result.get("error") else result.get("text", "")
         if result.get("diff"):
-            text += "\n" + _visible(result["diff"]).rstrip("\n")
+            text += "\n" + visible(result["diff"]).rstrip("\n")
         return "  → " + text.replace("\n", "\n    ")
     if kind == "retry":
         return f"to be tried again at {event['at']}: {event.get('error', '')}"
@@ -141,7 +149,7 @@ def _time(moment: datetime | None) -> str:
     return moment.strftime(_TIME) if moment else ""
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Lines of some file, with what a terminal would obey or not show as an escape."""
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 

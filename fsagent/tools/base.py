@@ -11,15 +11,18 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
+from fsagent.definitions import Definition, Pins
 from fsagent.errors import ToolError
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
+from fsagent.mcpsettings import McpServer
 from fsagent.model import Fact, Run, ToolCall, ToolResult
 
 Effect = Literal["read", "repeatable", "once"]
 Reach = Literal["inside", "memory", "outside"]
 A = TypeVar("A", bound=Struct)
 _SAYS_NOTHING = ("title", "description", "$defs", "$schema")
+_MAX_NODES = 5_000
 _EMPTY: tuple[tuple[str, object], ...] = (
     ("default", ""), ("default", []), ("default", {}), ("default", None), ("required", []),
     ("additionalProperties", False),
@@ -118,6 +121,22 @@ class Home(Protocol):
         """The value of a secret, if it may be sent to this canonical address; else the error says why not."""
         ...
 
+    def servers(self) -> Sequence[McpServer]:
+        """The MCP servers that are to be used, as the settings say now, with secrets filled in."""
+        ...
+
+    def pins(self, server: str) -> Pins | None:
+        """What is known of an MCP server, and pinned of its tools; None if it was never spoken to."""
+        ...
+
+    def offer(self, server: str, tools: Sequence[Definition], trouble: str) -> Pins:
+        """Record what an MCP server offers now, and in words what was left out of it; the first offer is pinned."""
+        ...
+
+    def server_trouble(self, server: str, why: str) -> None:
+        """Record why the tools of an MCP server are not there; empty where they are."""
+        ...
+
 
 class Context(Struct, frozen=True, kw_only=True):
     """Where a tool call happens. ``now`` is in the workspace's time zone; ``seconds_left`` is what the run has.
@@ -143,19 +162,23 @@ class Tool(ABC, Generic[A]):
     the same outcome, ``once`` must not be done again unless ``happened`` can tell. ``slow`` marks tools that may take
     long (programs, the network): runs that use them never keep others waiting. ``hint`` says to a model what the tool
     is for and what its arguments mean, in as few words as will do; ``pages`` that it can be asked for the rest of a
-    long result. ``rule`` is the name under which the policy finds it, where that is not its own.
+    long result.
 
     Limits: a tool is one object used by several threads; it keeps no state between calls.
     """
 
-    name: ClassVar[str]
+    name: str
     args: type[A]
     main: ClassVar[str]
-    effect: ClassVar[Effect] = "once"
+    effect: Effect = "once"
     slow: ClassVar[bool] = True
-    hint: ClassVar[str] = ""
+    hint: str = ""
     pages: ClassVar[bool] = False
-    rule: str = ""
+
+    @property
+    def rule(self) -> str:
+        """The name under which policy looks for rules: the tool's own, or of what it belongs to (an MCP server)."""
+        return self.name
 
     def understand(self, args: dict[str, Any]) -> A:
         """Arguments as they were written (JSON values; "" names the main one), as a value of ``args``.
@@ -188,10 +211,6 @@ class Tool(ABC, Generic[A]):
         anywhere. What was so taken in never gains authority (see ``consent``)."""
         return True
 
-    def doubt(self, args: A, context: Context) -> str:
-        """Why a person must be asked for this call though the policy allows it; "" where nothing is in doubt."""
-        return ""
-
     @abstractmethod
     def run(self, args: A, context: Context) -> ToolResult:
         """Do it. Raises ``ToolError`` or ``UnsafePathError`` where it cannot."""
@@ -207,6 +226,21 @@ class Tool(ABC, Generic[A]):
     def subject(self, args: A) -> str:
         """What policy patterns are matched against: exactly what will be used (a path, a command line, a URL)."""
         return str(getattr(args, self.main))
+
+    def doubt(self, args: A, context: Context) -> str:
+        """Why a person must be asked about this call although the policy allows it, or though it was allowed for good;
+        empty where there is no reason. Only reads. ``args`` are prepared."""
+        return ""
+
+    def written(self, args: A) -> dict[str, Any]:
+        """The arguments as a call would name them, those that say something: what ``understand`` takes."""
+        kept = {}
+        for each in msgspec.structs.fields(args):
+            value = getattr(args, each.name)
+            default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
+            if value != default:
+                kept[each.name] = msgspec.to_builtins(value)
+        return kept
 
     def preview(self, args: A, context: Context) -> str:
         """What the call would do, for a person who is to approve it: a diff, a whole request. Only reads.
@@ -224,21 +258,30 @@ class Tool(ABC, Generic[A]):
         return None
 
 
-def lean_schema(schema: dict[str, Any]) -> dict[str, Any]:
+def lean_schema(schema: dict[str, Any], words: int = 0) -> dict[str, Any]:
     """A JSON Schema as small as it can be with the same meaning for a model: references put in place, titles, texts
-    and empty defaults left out. A reference that leads into itself ends as any value."""
+    and empty defaults left out. A reference that leads into itself ends as any value. Of descriptions ``words``
+    characters are kept. Raises ``ValueError`` where it would become huge (references to references)."""
     parts = schema.get("$defs", {})
+    nodes = 0
 
     def lean(node: Any, inside: tuple[str, ...] = ()) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if nodes > _MAX_NODES:
+            raise ValueError("the schema is too large")
         if not isinstance(node, dict):
             return [lean(each, inside) for each in node] if isinstance(node, list) else node
         if "$ref" in node:
             name = str(node["$ref"]).rpartition("/")[2]
-            return {} if name in inside else lean(parts.get(name, {}), (*inside, name))
-        kept = {}
+            part = parts.get(name, {}) if isinstance(parts, dict) else {}
+            return {} if name in inside else lean(part, (*inside, name))
+        kept: dict[str, Any] = {}
         for key, value in node.items():
-            if key == "properties":
+            if key == "properties" and isinstance(value, dict):
                 kept[key] = {name: lean(each, inside) for name, each in value.items()}
+            elif key == "description" and words and isinstance(value, str):
+                kept[key] = value if len(value) <= words else f"{value[:words].rstrip()}…"
             elif key not in _SAYS_NOTHING and (key, value) not in _EMPTY:
                 kept[key] = lean(value, inside)
         return kept

@@ -44,6 +44,7 @@ class Layout:
         self.tokens = self.machine / "tokens.json"
         self.keys = self.machine / "keys"
         self.allowed = self.machine / "allowed.json"
+        self.servers = self.machine / "mcp"
 
     def name(self, path: Path) -> str:
         """How a path is called in messages and results: relative, with ``/``, always writable as UTF-8."""
