@@ -8,7 +8,7 @@ from datetime import datetime
 from fsagent import recovery
 from fsagent.budgets import Budgets
 from fsagent.config import Settings
-from fsagent.home import WorkspaceHome
+from fsagent.home import WorkspaceHome, resolved
 from fsagent.intake import Intake
 from fsagent.notices import Notices
 from fsagent.pipeline import Pipeline
@@ -81,6 +81,8 @@ class House:
         """Read the secrets again: what they are now is kept out of all that is shown."""
         settings = self._settings()
         named = model_secrets(settings) | load_secrets(settings, self._layout.root)[0]
+        for server in resolved(settings):
+            named |= {f"of {server.name} {number}": value for number, value in enumerate(server.secrets, 1)}
         self._secrets = {name: value for name, value in named.items() if len(value) >= MIN_LENGTH}
         self._journal.redactor = Redactor(self._secrets) if self._secrets else None
 

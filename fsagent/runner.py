@@ -256,8 +256,8 @@ class _Run:
             return Step(status="failed", error=f"step {len(self._turns) + 1}: {error}")
         if not self._redactor:
             return step
-        answer, why = self._redactor.text(step.answer), self._redactor.text(step.error)
-        return msgspec.structs.replace(step, answer=answer, error=why, memo=self._redactor.value(step.memo))
+        shown = {name: self._redactor.value(getattr(step, name)) for name in ("answer", "error", "memo", "blocked")}
+        return msgspec.structs.replace(step, **shown)
 
     def _carry_out(self, step: Step, results: list[ToolResult]) -> None:
         """Make the calls of a step that have no result yet, and take the turn in."""
