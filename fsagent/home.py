@@ -8,6 +8,7 @@ from datetime import datetime
 
 from fsagent.config import Settings
 from fsagent.model import Fact, Run, Task, ToolCall
+from fsagent.notices import Notices
 from fsagent.tools.base import Remembered, Sandbox, TaskView
 from fsagent.workspace.index import Index
 from fsagent.workspace.runs import new_run_id
@@ -43,8 +44,9 @@ class WorkspaceHome:
         now: Callable[[], datetime],
         status: Callable[[], str],
         wake: Callable[[str], None],
+        notices: Notices,
     ) -> None:
-        self._soul, self._book, self._index = soul, book, index
+        self._soul, self._book, self._index, self._notices = soul, book, index, notices
         self._settings, self._now, self._status, self._wake = settings, now, status, wake
 
     def facts(self) -> Sequence[Fact]:
@@ -91,6 +93,9 @@ class WorkspaceHome:
 
     def status(self) -> str:
         return self._status()
+
+    def notify(self, title: str, text: str, run: str) -> str:
+        return self._notices.of_run(title, text, run)
 
     def sandbox(self) -> Sandbox:
         settings = self._settings()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from fsagent import recovery
 from fsagent.config import Settings
@@ -12,6 +14,7 @@ from fsagent.intake import Intake
 from fsagent.notices import Notices
 from fsagent.pipeline import Pipeline
 from fsagent.purse import Breaker, Purse, model_secrets
+from fsagent.push import Push
 from fsagent.reporter import Reporter
 from fsagent.runner import Runner
 from fsagent.secrets import Redactor
@@ -47,10 +50,13 @@ class House:
         self.intake = Intake(layout, settings, journal)
         self.board = StatusBoard(layout)
         self.reporter = Reporter(layout, settings, self.book, self.index, self.soul, now)
-        self.notices = Notices(layout, journal, lambda: settings().local(now()))
+        self._wake = wake
+        self.push = Push(settings, self._told)
+        journal.heard_by(self.push.hear)
+        self.notices = Notices(layout, journal, lambda: settings().local(now()), self.push.send)
         self.purse = Purse(settings, Breaker(layout.machine / "breaker.json", now), self.notices)
         self.workers = Workers(layout.root, now)
-        self.home = WorkspaceHome(self.soul, self.book, self.index, settings, now, status, wake)
+        self.home = WorkspaceHome(self.soul, self.book, self.index, settings, now, status, wake, self.notices)
         self.pipeline = Pipeline(
             layout, settings, journal, self.index, self.soul, self.home, Runner(load_tools()), self.workers, self.purse,
             lambda: self._secrets, now, stopping,
@@ -60,6 +66,12 @@ class House:
         """Read the secrets again: what they are now is kept out of all that is shown."""
         self._secrets = model_secrets(self._settings())
         self._journal.redactor = Redactor(self._secrets) if self._secrets else None
+
+    def _told(self, event: str, **fields: Any) -> None:
+        """A push failed, or works again: the status shows it."""
+        with suppress(OSError):
+            self._journal.append(event, **fields)
+        self._wake("push")
 
     def close(self) -> None:
         """End the workers, and close what is open."""

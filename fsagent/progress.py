@@ -102,6 +102,7 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
         elif kind == "result":
             results.append(msgspec.convert(event["result"], ToolResult))
             unknown = None
+            answers.pop(event.get("approval", ""), None)  # a person's words, which came with no call
         elif kind == "turn" and step is not None:
             turns.append(Turn(step, tuple(results)))
             step, results = None, []

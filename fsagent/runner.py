@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.config import Rules
-from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal
+from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal, spoken
 from fsagent.engines.base import Engine, GivenUp, Link, Request, ToolSpec
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.fields import nearest
@@ -73,13 +73,14 @@ class Stopped(Exception):  # noqa: N818  # a pause, no error
 class _Ready(Struct, frozen=True):
     """A call that may be made. ``approval`` is the action whose approval it uses up, or ``ALWAYS``, or "".
 
-    ``changed`` is the call as a person changed it.
+    ``changed`` is the call as a person changed it. ``spoken`` is the result where a person was asked: what they said.
     """
 
     tool: Tool[Any]
     args: Any
     approval: str = ""
     changed: ToolCall | None = None
+    spoken: ToolResult | None = None
 
 
 class Runner:
@@ -135,7 +136,7 @@ class Runner:
             action, changed = consent.print(place, tool, args), None
             answer = consent.answer(action)
             if answer and answer.decision in ("refuse", "expired"):
-                return ToolResult(error=refusal(call.tool, answer), denied=True)
+                return ToolResult(error=refusal(tool, answer), denied=True)
             if answer and answer.args is not None:
                 changed = msgspec.structs.replace(call, args=answer.args)
                 other, changed_args = self.prepared(changed, context)
@@ -146,8 +147,10 @@ class Runner:
             verdict = consent.verdict(tool, args, context)
             if verdict.decision == "deny":
                 return ToolResult(error=verdict.why, denied=True)
-            if answer:
-                return _Ready(tool, args, action, changed)
+            if answer and (answer.decision == "answer") == tool.asks:
+                return _Ready(tool, args, action, changed, spoken(answer))
+            if tool.asks:
+                return consent.question(place, tool, args, "", context)
             if verdict.allowed:
                 return _Ready(tool, args)
             if consent.for_good(tool.name, tool.subject(args)):
@@ -267,14 +270,16 @@ class _Run:
                 questions = [judged, *(each for each in rest if isinstance(each, Question))]
                 self._host.record("asked", {"step": index, "questions": questions}, True)
                 raise ApprovalNeeded(questions)
+            used: dict[str, Any] = {}
             if isinstance(judged, _Ready):
                 step = with_call(step, number, judged.changed) if judged.changed else step
+                used = {"approval": judged.approval} if judged.spoken else {}
                 result = self._taken_in(number, judged, self._call(number, judged))
             else:
                 result = judged
             if not result.ok and self._context.stopping():
                 raise Stopped  # the call was cut short; what came of it is found out at the next start
-            self._host.record("result", {"call": number, "result": result}, False)
+            self._host.record("result", {"call": number, "result": result, **used}, False)
             results.append(result)
         self._host.record("turn", {}, False)
         self._turns.append(Turn(step, tuple(results)))
@@ -291,6 +296,9 @@ class _Run:
     def _call(self, number: int, ready: _Ready) -> ToolResult:
         """Make a call. With the record of it, the approval that it was made under is used up."""
         tool, args, fields = ready.tool, ready.args, dict[str, Any]()
+        if ready.spoken:  # no call: with the record of the result the answer is used up, so that no crash can lose it
+            self._consent.use(ready.approval)
+            return ready.spoken
         if ready.approval:
             fields["approval"] = ready.approval
         if ready.changed:

@@ -45,6 +45,7 @@ FLOORS = {
         "dispatch",
         "host",
         "notices",
+        "push",
         "purse",
         "worker",
         "workers",

@@ -102,6 +102,10 @@ class Home(Protocol):
         """The present status, in words."""
         ...
 
+    def notify(self, title: str, text: str, run: str) -> str:
+        """Tell the owner something; gives the notice's file. The same text told twice by one run is one notice."""
+        ...
+
     def sandbox(self) -> Sandbox:
         """How programs are to be locked in, as the settings say now."""
         ...
@@ -131,7 +135,8 @@ class Tool(ABC, Generic[A]):
     the same outcome, ``once`` must not be done again unless ``happened`` can tell. ``slow`` marks tools that may take
     long (programs, the network): runs that use them never keep others waiting. ``hint`` says to a model what the tool
     is for and what its arguments mean, in as few words as will do; ``pages`` that it can be asked for the rest of a
-    long result. ``rule`` is the name under which the policy finds it, where that is not its own.
+    long result. ``rule`` is the name under which the policy finds it, where that is not its own. ``asks`` means that
+    the call is itself a question to a person: it is never run, what they write is its result.
 
     Limits: a tool is one object used by several threads; it keeps no state between calls.
     """
@@ -143,6 +148,7 @@ class Tool(ABC, Generic[A]):
     slow: ClassVar[bool] = True
     hint: ClassVar[str] = ""
     pages: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
     rule: str = ""
 
     def understand(self, args: dict[str, Any]) -> A:
@@ -195,6 +201,10 @@ class Tool(ABC, Generic[A]):
     def subject(self, args: A) -> str:
         """What policy patterns are matched against: exactly what will be used (a path, a command line, a URL)."""
         return str(getattr(args, self.main))
+
+    def choices(self, args: A) -> tuple[str, ...]:
+        """What there is to choose from, where the call asks a person something (``asks``)."""
+        return ()
 
     def preview(self, args: A, context: Context) -> str:
         """What the call would do, for a person who is to approve it: a diff, a whole request. Only reads.
