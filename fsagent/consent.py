@@ -137,7 +137,7 @@ def _without_defaults(args: Any) -> dict[str, Any]:
         value = getattr(args, each.name)
         default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
         if value != default:
-            kept[each.name] = msgspec.to_builtins(value)
+            kept[each.name] = msgspec.json.decode(msgspec.json.encode(value))  # as it is when it was recorded
     return kept
 
 
