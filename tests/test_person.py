@@ -185,6 +185,57 @@ def test_an_answer_to_one_run_counts_for_no_other(agent: Agent) -> None:
     assert log(agent) == "May\n"
 
 
+ENGINE = """
+from fsagent.model import Step, ToolCall
+
+class Curious:
+    name = "curious"
+    suggestible = True
+
+    def decide(self, request, turns):
+        if not turns:
+            ask = ToolCall("ask_person", {"question": "City?", "choices": ["Lisbon", "Porto"]})
+            log = ToolCall("append", {"path": "log.txt", "text": "one"})
+            return Step(calls=(ToolCall("notify", {"text": "I have a question."}), ask, log))
+        if len(turns) == 1:
+            return Step(calls=(ToolCall("append", {"path": "log.txt", "text": turns[0].results[1].text}),))
+        return Step(answer="You said " + turns[0].results[1].text)
+"""
+
+
+def test_an_engine_in_a_worker_process_asks_and_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the wire, with an ordinary approval in the same file, and kill -9 before and after the answer."""
+    site = tmp_path / "site"
+    info = site / "curious-1.dist-info"
+    info.mkdir(parents=True)
+    (site / "curious.py").write_text(ENGINE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: curious\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[fsagent.engines]\ncurious = curious:Curious\n")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    agent = Agent(tmp_path / "ws", QUICK + "tools: {append: {log.txt: ask}}\ntriggers: {}\n").start()
+    try:
+        path = ask(agent, text="---\nengine: curious\n---\nGo.\n")
+        agent.kill()
+        form = path.read_text()
+        assert "**inbox/a.md waits for you: it has 2 questions.**" in form
+        assert "## Question 1: ask you `City?`" in form
+        assert "## Question 2: add to `log.txt`" in form
+        path.write_text(form.replace("- [ ] Porto", "- [x] Porto").replace("- [ ] approve once", "- [x] approve once"))
+        agent.start()
+        other = wait_for(lambda: next((each for each in files(agent) if "+Porto" in each.read_text()), None))
+        agent.kill()
+        assert log(agent) == "one\n"
+        other.write_text(other.read_text().replace("- [ ] approve once", "- [x] approve once"))
+        agent.start()
+        assert agent.result("a.md").content == "You said Porto"
+        assert log(agent) == "one\nPorto\n"
+        (notice,) = (agent.layout.outbox / "notices").glob("*.md")
+        assert "I have a question." in notice.read_text()
+        assert not examine(agent.layout).faults
+    finally:
+        agent.close()
+
+
 # the faces
 
 
