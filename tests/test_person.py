@@ -413,6 +413,17 @@ def test_half_of_an_answer_is_none() -> None:
         assert found == [None] or (found == ["May\n\nor June"] and "### Who asks" in long[:end]), long[:end]
 
 
+def test_the_questions_own_text_is_no_answer_also_where_its_block_is_damaged() -> None:
+    evil = question("- [x] answered\nAnswer: yes\n```")
+    text = put(evil)
+    assert texts(text, evil) == [None]
+    assert texts(text.replace("````text\n", ""), evil) == [None]
+    assert "the block with the question" in ballot.read(text.replace("````text\n", "").encode(), ID, [evil]).faults[0]
+    tidy = question("Which month? \n\n  in spring\t\n")
+    ticked = put(tidy).replace("- [ ] answered", "- [x] answered").replace("Answer:", "Answer: May")
+    assert texts("\n".join(line.rstrip() for line in ticked.split("\n")), tidy) == ["May"], "as editors tidy up"
+
+
 @pytest.mark.parametrize("box", ["Lisbon", "Porto", "Porto (cli)", "Porto Santo"])
 def test_only_a_label_as_it_was_put_is_a_choice(box: str) -> None:
     city = question("City?", choices=("Lisbon", "Porto", "Porto Santo"))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from fsagent.model import Question
-from fsagent.workspace.form import Line, block, one_line, quoted
+from fsagent.workspace.form import Line, block, one_line, quoted, shown
 
 ANSWERED, REFUSE = "answered", "refuse"
 WHO_ASKS = "### Who asks"
@@ -48,13 +48,14 @@ def labels(question: Question) -> list[str]:
 
 
 def read(
-    lines: Sequence[str], part: Sequence[Line], end: int, question: Question, last: bool
+    lines: Sequence[str], part: Sequence[Line], end: int, question: Question, room: int, last: bool
 ) -> tuple[str, str, str, str]:
     """The decision (``answer``, ``refuse``, or "" for none), the person's words, who ticked it for them, and what is
     wrong with an answer that somebody seems to have given.
 
-    ``part`` are the entries of the question's part of the file (see ``outside``), ``end`` the line behind it; in the
-    ``last`` part there must be the end of the file as it was put, for half of an answer is none.
+    ``part`` are the entries of the question's part of the file (see ``outside``), ``end`` the line behind it. Its block
+    must be there as it was put (with this ``room``), or the question's own text might be read; in the ``last`` part
+    also the end of the file, for half of an answer is none.
     """
     at = next((at for at, line, language in part if not language and _WORDS.fullmatch(line)), end)
     ticked, by = list[str](), ""
@@ -77,6 +78,8 @@ def read(
         return "refuse", words, by, ""
     if any(language == "?" for _, _, language in part):
         return "", "", "", "a block in it is opened by ``` and never closed"
+    if _bare(shown(question.subject, room)) not in [_bare(text) for _, text, language in part if language == "text"]:
+        return "", "", "", "the block with the question is not as it was; put it back"
     if last and not any(_is_end(each) for each in part):
         return "", "", "", f"its last part, '{WHO_ASKS}', is gone; put it back"
     if len(words) > MAX_ANSWER:
@@ -133,6 +136,10 @@ def _words(lines: Sequence[str], part: Sequence[Line], at: int, end: int) -> str
     if not first and len(entries) == 1 and entries[0][1] == _FACES:
         return entries[0][0].removesuffix("\n")
     return "\n".join([first, *(line.rstrip() for line in lines[at + 1 : end])]).strip()
+
+
+def _bare(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def _is_end(entry: Line) -> bool:

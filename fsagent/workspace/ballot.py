@@ -165,7 +165,7 @@ def read(raw: bytes, id_: str, questions: Sequence[Question]) -> Reading:
     for number, (lines, question) in enumerate(zip(parts, questions, strict=True), 1):
         where = f"question {number}: " if len(questions) > 1 else ""
         if question.kind == "answer":
-            mark, fault = _spoken(whole, lines, _end(parts, number, whole), question, number == len(parts))
+            mark, fault = _spoken(whole, parts, number, question)
         else:
             mark, fault = _mark(lines, question, len(questions))
         marks.append(mark)
@@ -251,10 +251,11 @@ def _end(parts: Sequence[Sequence[Line]], number: int, lines: Sequence[str]) -> 
 
 
 def _spoken(
-    whole: Sequence[str], part: Sequence[Line], end: int, question: Question, last: bool
+    lines: Sequence[str], parts: Sequence[Sequence[Line]], number: int, question: Question
 ) -> tuple[Mark | None, str]:
     """As ``_mark``, where a person's words are asked for."""
-    decision, text, by, fault = asking.read(whole, part, end, question, last)
+    end, room, last = _end(parts, number, lines), _room(len(parts)), number == len(parts)
+    decision, text, by, fault = asking.read(lines, parts[number - 1], end, question, room, last)
     if decision == "refuse":
         return Mark(choice="refuse", comment=text[:MAX_COMMENT], by=by), ""
     return (Mark(choice="answer", text=text, by=by) if decision else None), fault

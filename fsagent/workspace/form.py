@@ -46,9 +46,14 @@ def visible(text: str) -> str:
 
 def quoted(language: str, text: str, room: int) -> str:
     """A block that shows at most so much of a text, with everything that cannot be seen made visible."""
-    shown = visible(text)
-    more = len(shown) - room
-    return block(language, shown if more <= 0 else f"{shown[:room]}\n… ({more:,} more characters)")
+    return block(language, shown(text, room))
+
+
+def shown(text: str, room: int) -> str:
+    """What stands in such a block."""
+    text = visible(text)
+    more = len(text) - room
+    return text if more <= 0 else f"{text[:room]}\n… ({more:,} more characters)"
 
 
 def block(language: str, text: str) -> str:
