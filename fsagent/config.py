@@ -54,6 +54,9 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # shutdown_wait: 10s            # how long a stop waits for what still runs
 # approval_timeout: 7d          # a question in approvals/ that nobody answers for so long counts as refused
 
+# notify: []                    # where notices are pushed, too: [https://ntfy.sh/a-topic-that-nobody-guesses]
+# notify_on: [approval]         # what else is pushed there: approval (a question waits for you), failure (a run failed)
+
 # What the agent may do: allow | ask | deny for each tool, or patterns, of which the first that fits counts.
 # 'ask' puts each call to you, as a file in approvals/. shell and http are denied unless you allow them.
 # tools:
@@ -161,6 +164,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     attachment_wait: Duration = Duration(600)
     shutdown_wait: Duration = Duration(10)
     approval_timeout: Duration = Duration(7 * 86400)
+    notify: tuple[str, ...] = ()
+    notify_on: tuple[Literal["approval", "failure"], ...] = ("approval",)
     tools: dict[str, Any] = {}
     triggers: dict[str, Any] = {}
     trust: dict[str, Any] = {}
@@ -222,6 +227,9 @@ _NAME = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _PRIVATE = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-][a-z0-9_-]*", re.IGNORECASE)  # ends in no number
 _A_HOST = "a name (ha.local, *.lan), an address (192.168.1.10) or a network (192.168.1.0/24)"
 _ORIGIN = re.compile(rf"https?://({_NAME}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
+_ADDRESS = re.compile(
+    rf"https?://([^\s/@?#\\]+@)?({_NAME}|\[[0-9A-Fa-f:.]+\])(?P<port>:[1-9][0-9]{{0,4}})?([/?][!-~]*)?"
+)
 _LEAST = {
     "heartbeat_interval": 1.0, "timeout": 0.001, "retry_wait": 0.0, "settle": 0.0, "settle_renamed": 0.0,
     "scan_interval": 0.05, "attachment_wait": 0.0, "shutdown_wait": 0.0,
@@ -288,6 +296,10 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
         for number, where in enumerate(getattr(settings, name)):
             if not where.startswith(("/", "~/")) or not where.strip("~/.") or "/../" in f"{where}/":
                 yield (name, number), f"{where!r} is no place; write a path from / or ~/ on, such as ~/.local"
+    for number, url in enumerate(settings.notify):
+        found = _ADDRESS.fullmatch(url)
+        if not found or int((found["port"] or ":1")[1:]) > 65535:
+            yield ("notify", number), "is no address for a push; write for instance https://ntfy.sh/topic"
     for tool, patterns in settings.trust.items():
         if not isinstance(patterns, list | str) or not all(isinstance(each, str) for each in patterns):
             yield ("trust", tool), 'must be a list of patterns, such as ["notes/*"]'

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from fsagent.config import Rules
 from fsagent.errors import ToolError, UnsafePathError
-from fsagent.model import Answer, Question
+from fsagent.model import Answer, Question, ToolResult
 from fsagent.policy import Verdict, decide
 from fsagent.tools.base import Context, Tool
 
@@ -99,11 +99,14 @@ class Consent:
     def question(self, place: Place, tool: Tool[Any], args: Any, why: str, context: Context) -> Question:
         """Ask a person for this action."""
         action = self.print(place, tool, args)
+        if tool.asks:
+            why = f"the agent has read text that is not yours (from {self._foreign})" if self._foreign else ""
         if action in self._used:
             why += "; it was approved before, and the daemon was ended while it was under way: it may have happened"
         return Question(
             hash=action, call=place.call, tool=tool.name, args=tool.written(args), subject=tool.subject(args),
-            why=why, effect=tool.effect, preview=_preview(tool, args, context),
+            why=why, effect=tool.effect, preview="" if tool.asks else _preview(tool, args, context),
+            kind="answer" if tool.asks else "approval", choices=tool.choices(args) if tool.asks else (),
         )  # fmt: skip
 
 
@@ -113,11 +116,18 @@ def action_print(run: str, place: Place, tool: str, args: Mapping[str, Any], sub
     return hashlib.sha256(msgspec.json.encode(action, order="deterministic")).hexdigest()
 
 
-def refusal(question: str, answer: Answer) -> str:
-    """What an engine is told of a call that was not approved."""
+def refusal(tool: Tool[Any], answer: Answer) -> str:
+    """What an engine is told of a call that was not approved, or of a question that was not answered."""
     if answer.decision == "expired":
-        return f"nobody approved {question} in time, so it counts as refused"
-    return f"a person refused {question}" + (f": {answer.comment}" if answer.comment else "")
+        why = "nobody answered" if tool.asks else f"nobody approved {tool.name}"
+        return f"{why} in time, so it counts as refused"
+    what = "to answer" if tool.asks else tool.name
+    return f"a person refused {what}" + (f": {answer.comment}" if answer.comment else "")
+
+
+def spoken(answer: Answer | None) -> ToolResult | None:
+    """The result of a call that asked a person, once they have answered it."""
+    return ToolResult(answer.text) if answer and answer.decision == "answer" else None
 
 
 def _preview(tool: Tool[Any], args: Any, context: Context) -> str:

@@ -13,6 +13,7 @@ from fsagent.errors import PersonError, ToolError
 from fsagent.extensions import installed
 from fsagent.mcpsettings import McpServer, filled
 from fsagent.model import Fact, Run, Task, ToolCall
+from fsagent.notices import Notices
 from fsagent.secrets import load_secrets, sources
 from fsagent.tools import GROUP
 from fsagent.tools.base import Network, Remembered, Sandbox, TaskView
@@ -74,10 +75,12 @@ class WorkspaceHome:
         now: Callable[[], datetime],
         status: Callable[[], str],
         wake: Callable[[str], None],
+        notices: Notices,
         pins: PinBook,
         secrets: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
-        self._soul, self._book, self._index, self._pins = soul, book, index, pins
+        self._soul, self._book, self._index = soul, book, index
+        self._notices, self._pins = notices, pins
         self._settings, self._now, self._status, self._wake = settings, now, status, wake
         self._secrets = secrets or (lambda: load_secrets(settings())[0])
 
@@ -125,6 +128,9 @@ class WorkspaceHome:
 
     def status(self) -> str:
         return self._status()
+
+    def notify(self, title: str, text: str, run: str) -> str:
+        return self._notices.of_run(title, text, run)
 
     def sandbox(self) -> Sandbox:
         settings = self._settings()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from fsagent import recovery
 from fsagent.budgets import Budgets
@@ -13,6 +15,7 @@ from fsagent.intake import Intake
 from fsagent.notices import Notices
 from fsagent.pipeline import Pipeline
 from fsagent.purse import Breaker, Purse, model_secrets
+from fsagent.push import Push
 from fsagent.reporter import Reporter
 from fsagent.runner import Runner
 from fsagent.secrets import MIN_LENGTH, Redactor, load_secrets
@@ -50,28 +53,17 @@ class House:
         self.intake = Intake(layout, settings, journal)
         self.board = StatusBoard(layout)
         self.reporter = Reporter(layout, settings, self.book, self.index, self.soul, now)
-        self.notices = Notices(layout, journal, lambda: settings().local(now()))
-        usage = UsageBook(layout, lambda moment: settings().local(moment))
-        self.purse = Purse(
-            settings,
-            Breaker(layout.machine / "breaker.json", now),
-            Budgets(settings, usage, now),
-            usage,
-            self.notices,
-            now,
-        )
-        self.workers = Workers(layout.root, now)
+        self._wake = wake
+        self.push = Push(settings, self._told)
+        journal.heard_by(self.push.hear)
+        self.notices = Notices(layout, journal, lambda: settings().local(now()), self.push.send)
+        usage, breaker = UsageBook(layout, lambda moment: settings().local(moment)), Breaker(layout.breaker, now)
+        self.purse = Purse(settings, breaker, Budgets(settings, usage, now), usage, self.notices, now)
+        self.workers = Workers(layout.root)
         self.home = WorkspaceHome(
-            self.soul,
-            self.book,
-            self.index,
-            settings,
-            now,
-            status,
-            wake,
-            PinBook(layout, journal.append),
-            lambda: self._secrets,
-        )
+            self.soul, self.book, self.index, settings, now, status, wake, self.notices,
+            PinBook(layout, journal.append), lambda: self._secrets,
+        )  # fmt: skip
         self.pipeline = Pipeline(
             layout, settings, journal, self.index, self.soul, self.home, Runner(load_tools()), self.workers, self.purse,
             lambda: self._secrets, now, stopping,
@@ -85,6 +77,12 @@ class House:
             named |= {f"of {server.name} {number}": value for number, value in enumerate(server.secrets, 1)}
         self._secrets = {name: value for name, value in named.items() if len(value) >= MIN_LENGTH}
         self._journal.redactor = Redactor(self._secrets) if self._secrets else None
+
+    def _told(self, event: str, **fields: Any) -> None:
+        """A push failed, or works again: the status shows it."""
+        with suppress(OSError):
+            self._journal.append(event, **fields)
+        self._wake("push")
 
     def close(self) -> None:
         """End the workers, and close what is open."""

@@ -13,20 +13,19 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.config import Rules
-from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal
+from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal, spoken
 from fsagent.engines.base import Engine, GivenUp, Link, Request, ToolSpec
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.fields import nearest
 from fsagent.model import Question, Step, ToolCall, ToolResult, Turn, Usage
 from fsagent.policy import never_allowed
-from fsagent.progress import Ending, Progress, used_by, with_call
+from fsagent.progress import Ending, Progress, calls_in, circle_in, used_by, with_call
 from fsagent.secrets import Redactor
 from fsagent.tools.base import Context, Tool
 
 MAX_TURNS = 2_000
 SHOWN = 20_000
 SHOWN_TO_MODELS = 8_000
-CIRCLE, LOOKED_AT = 3, 8
 NO_CALLS_LEFT = ToolResult(error="this run may make no more tool calls; say how far it came", denied=True)
 
 
@@ -78,13 +77,14 @@ class Stopped(Exception):  # noqa: N818  # a pause, no error
 class _Ready(Struct, frozen=True):
     """A call that may be made. ``approval`` is the action whose approval it uses up, or ``ALWAYS``, or "".
 
-    ``changed`` is the call as a person changed it.
+    ``changed`` is the call as a person changed it. ``spoken`` is the result where a person was asked: what they said.
     """
 
     tool: Tool[Any]
     args: Any
     approval: str = ""
     changed: ToolCall | None = None
+    spoken: ToolResult | None = None
 
 
 class Runner:
@@ -140,7 +140,7 @@ class Runner:
             action, changed = consent.print(place, tool, args), None
             answer = consent.answer(action)
             if answer and answer.decision in ("refuse", "expired"):
-                return ToolResult(error=refusal(call.tool, answer), denied=True)
+                return ToolResult(error=refusal(tool, answer), denied=True)
             if answer and answer.args is not None:
                 changed = msgspec.structs.replace(call, args=answer.args)
                 other, changed_args = self.prepared(changed, context)
@@ -151,8 +151,10 @@ class Runner:
             verdict = consent.verdict(tool, args, context)
             if verdict.decision == "deny":
                 return ToolResult(error=verdict.why, denied=True)
-            if answer:
-                return _Ready(tool, args, action, changed)
+            if answer and (answer.decision == "answer") == tool.asks:
+                return _Ready(tool, args, action, changed, spoken(answer))
+            if tool.asks:
+                return consent.question(place, tool, args, "", context)
             if verdict.allowed:
                 return _Ready(tool, args)
             if not verdict.firm and consent.for_good(tool.name, tool.subject(args)):
@@ -225,14 +227,14 @@ class _Run:
 
     def _limit(self) -> Step | None:
         """The end, where the run may not go on."""
-        turns, calls = self._turns, _calls_in(self._turns)
+        turns, calls = self._turns, calls_in(self._turns)
         if self._context.seconds_left() <= 0:
             return Step(status="failed", error="took longer than its timeout and was ended")
         if len(turns) >= MAX_TURNS:
             return Step(status="failed", error=f"took more than {MAX_TURNS} steps")
         if not self._suggestible:
             return None
-        circle = _circle(turns)
+        circle = circle_in(turns)
         if circle:
             return Step(status="failed", error=f"went in circles and was ended: {circle}")
         why = self._host.exhausted(used_by(turns), len(turns), calls)
@@ -262,7 +264,7 @@ class _Run:
     def _carry_out(self, step: Step, results: list[ToolResult]) -> None:
         """Make the calls of a step that have no result yet, and take the turn in."""
         index = len(self._turns)
-        left = self._host.calls_left(_calls_in(self._turns)) if self._suggestible else len(step.calls)
+        left = self._host.calls_left(calls_in(self._turns)) if self._suggestible else len(step.calls)
         for number in range(len(results), len(step.calls)):
             if self._context.stopping():
                 raise Stopped
@@ -273,17 +275,19 @@ class _Run:
                 questions = [judged, *(each for each in rest if isinstance(each, Question))]
                 self._host.record("asked", {"step": index, "questions": questions}, True)
                 raise ApprovalNeeded(questions)
+            used: dict[str, Any] = {}
             if isinstance(judged, _Ready):
                 if self._link:
                     subject = " ".join(judged.tool.subject(judged.args).split())[:200]
                     self._link.tell(f"→ {judged.tool.name} {subject}\n")
                 step = with_call(step, number, judged.changed) if judged.changed else step
+                used = {"approval": judged.approval} if judged.spoken else {}
                 result = self._taken_in(number, judged, self._call(number, judged))
             else:
                 result = judged
             if not result.ok and self._context.stopping():
                 raise Stopped  # the call was cut short; what came of it is found out at the next start
-            self._host.record("result", {"call": number, "result": result}, False)
+            self._host.record("result", {"call": number, "result": result, **used}, False)
             results.append(result)
         self._host.record("turn", {}, False)
         self._turns.append(Turn(step, tuple(results)))
@@ -300,6 +304,9 @@ class _Run:
     def _call(self, number: int, ready: _Ready) -> ToolResult:
         """Make a call. With the record of it, the approval that it was made under is used up."""
         tool, args, fields = ready.tool, ready.args, dict[str, Any]()
+        if ready.spoken:  # no call: with the record of the result the answer is used up, so that no crash can lose it
+            self._consent.use(ready.approval)
+            return ready.spoken
         if ready.approval:
             fields["approval"] = ready.approval
         if ready.changed:
@@ -372,24 +379,8 @@ class _Run:
         )
 
 
-def _calls_in(turns: Sequence[Turn]) -> int:
-    return sum(len(turn.results) for turn in turns)
-
-
 def _in_doubt(what: str) -> str:
     """What a model is told of a call of which nobody knows."""
     return (
         f"the daemon was ended while {what} was under way: it may have happened or not. It was not repeated; look first"
     )
-
-
-def _circle(turns: Sequence[Turn]) -> str:
-    """The call that was made again and again with the same result, in words; "" where there is none."""
-    calls = [
-        (call.tool, msgspec.json.encode(call.args, order="deterministic"), result.text, result.error)
-        for turn in turns[-LOOKED_AT:]
-        for call, result in zip(turn.step.calls, turn.results, strict=False)
-    ][-LOOKED_AT:]
-    if not calls or calls.count(calls[-1]) < CIRCLE:
-        return ""
-    return f"{calls[-1][0]} {calls[-1][1].decode()[:200]} was asked for {CIRCLE} times with the same result"

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -92,8 +91,8 @@ class _Worker:
 class Workers:
     """A pool of workers. Safe to share between threads."""
 
-    def __init__(self, root: Path, now: Callable[[], datetime]) -> None:
-        self._root, self._now = root, now
+    def __init__(self, root: Path) -> None:
+        self._root = root
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
         self._all: set[_Worker] = set()

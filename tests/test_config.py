@@ -96,6 +96,8 @@ scan_interval: 0.5s
 attachment_wait: 1d
 shutdown_wait: 2s
 approval_timeout: 2d
+notify: "http://127.0.0.1:8080/hook?key=1"
+notify_on: [failure]
 tools:
   shell: {"df *": allow, "*": ask}
   write: deny
@@ -134,6 +136,10 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("heartbeat_interval: 15", "did you mean 15s?"),
         ("heartbeat_interval: 0.5s", "must be at least 1s"),
         ("heartbeat_interval: 0s", "must be at least 1s"),
+        ("notify: ntfy.sh/topic", "is no address for a push; write for instance https://ntfy.sh/topic"),
+        ('notify: "https://a b/"', "is no address for a push"),
+        ('notify: "http://host:99999/x"', "is no address for a push"),
+        ("notify_on: [everything]", "everything"),
         ("timezone: Mars/Olympus", "is no time zone; write for instance Europe/Berlin"),
         ("timezone: ../../etc/passwd", "is no time zone"),
         ("timezone: /etc/localtime", "is no time zone"),

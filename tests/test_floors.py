@@ -50,6 +50,7 @@ FLOORS = {
         "dispatch",
         "host",
         "notices",
+        "push",
         "purse",
         "worker",
         "workers",

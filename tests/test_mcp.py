@@ -236,6 +236,13 @@ def test_a_question_is_answered_by_mcp(agent: Agent) -> None:
             result = await call(client, "get_result", run=view["run"], wait=30)
             assert result["status"] == "done"
             assert (agent.root / "log.txt").read_text() == "milk\n"
+            agent.drop("m.md", "---\nsteps:\n  - ask_person: Which month?\n---\n")
+            (view,) = await until(asked, "it is asked")
+            assert f"fsagent answer {view['id']} TEXT" in await words(client, "list_approvals")
+            done = await words(client, "decide_approval", id=view["id"], decision="answer", answer="in May")
+            assert done == f"answer: ask you `Which month?` (run {view['run']})."
+            result = await call(client, "get_result", run=view["run"], wait=30)
+            assert "in May" in result["answer"]
 
     run(work())
 

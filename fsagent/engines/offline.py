@@ -19,7 +19,7 @@ from fsagent.model import Step, ToolCall, Turn
 from fsagent.secrets import REFERENCE
 from fsagent.tools.shell import operator_in
 
-QUIET_TOOLS = frozenset({"write", "append", "edit", "remember", "forget", "task"})
+QUIET_TOOLS = frozenset({"write", "append", "edit", "remember", "forget", "task", "notify"})
 """Tools whose success is no news: a task that used nothing else has nothing to tell a person."""
 
 _CODE_OPTION = re.compile(r"-\w*[ce]|--(?:eval|command)")

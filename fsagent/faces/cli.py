@@ -14,7 +14,7 @@ import click
 
 from fsagent import __version__
 from fsagent.faces.commands_access import token
-from fsagent.faces.commands_approvals import approvals, approve, refuse
+from fsagent.faces.commands_approvals import answer, approvals, approve, refuse
 from fsagent.faces.commands_mcp import mcp
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
@@ -157,7 +157,7 @@ def show(root: Path, as_json: bool, run: str) -> None:
     click.echo(as_json_text(view) if as_json else run_text(view))
 
 
-for each in (cancel, retry, approvals, approve, refuse):
+for each in (cancel, retry, approvals, approve, answer, refuse):
     main.add_command(each)
 
 

@@ -109,6 +109,10 @@ class Home(Protocol):
         """The present status, in words."""
         ...
 
+    def notify(self, title: str, text: str, run: str) -> str:
+        """Tell the owner something; gives the notice's file. The same text told twice by one run is one notice."""
+        ...
+
     def sandbox(self) -> Sandbox:
         """How programs are to be locked in, as the settings say now."""
         ...
@@ -162,7 +166,8 @@ class Tool(ABC, Generic[A]):
     the same outcome, ``once`` must not be done again unless ``happened`` can tell. ``slow`` marks tools that may take
     long (programs, the network): runs that use them never keep others waiting. ``hint`` says to a model what the tool
     is for and what its arguments mean, in as few words as will do; ``pages`` that it can be asked for the rest of a
-    long result.
+    long result. ``asks`` means that the call is itself a question to a person: it is never run, what they write is its
+    result.
 
     Limits: a tool is one object used by several threads; it keeps no state between calls.
     """
@@ -174,6 +179,7 @@ class Tool(ABC, Generic[A]):
     slow: ClassVar[bool] = True
     hint: str = ""
     pages: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
 
     @property
     def rule(self) -> str:
@@ -239,8 +245,12 @@ class Tool(ABC, Generic[A]):
             value = getattr(args, each.name)
             default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
             if value != default:
-                kept[each.name] = msgspec.to_builtins(value)
+                kept[each.name] = msgspec.json.decode(msgspec.json.encode(value))  # as it is when it was recorded
         return kept
+
+    def choices(self, args: A) -> tuple[str, ...]:
+        """What there is to choose from, where the call asks a person something (``asks``)."""
+        return ()
 
     def preview(self, args: A, context: Context) -> str:
         """What the call would do, for a person who is to approve it: a diff, a whole request. Only reads.

@@ -44,6 +44,7 @@ class Layout:
         self.tokens = self.machine / "tokens.json"
         self.keys = self.machine / "keys"
         self.allowed = self.machine / "allowed.json"
+        self.breaker = self.machine / "breaker.json"
         self.servers = self.machine / "mcp"
 
     def name(self, path: Path) -> str:

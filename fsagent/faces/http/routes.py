@@ -24,6 +24,7 @@ from fsagent.faces.usage import UsageView
 from fsagent.faces.views import Hit, RunView, StatusView, TaskLine
 from fsagent.files.paths import SafeRoot
 from fsagent.model import MAX_DOCUMENT, Run, Trigger
+from fsagent.workspace.asking import MAX_ANSWER
 from fsagent.workspace.ballot import MAX_COMMENT
 from fsagent.workspace.soul import Soul
 
@@ -89,13 +90,17 @@ class Approvals(Struct, frozen=True):
 
 
 class DecisionIn(Struct, frozen=True, forbid_unknown_fields=True):
-    """An answer. ``question`` is the number of one question of several in a file; 0 answers all of them."""
+    """An answer. ``question`` is the number of one question of several in a file; 0 answers all of them.
+
+    The decision ``answer`` is for a question that asks for words (``kind`` is ``answer``); ``answer`` is what is said.
+    """
 
     decision: Decision
     comment: Annotated[
         str, Meta(max_length=MAX_COMMENT, description="kept with the answer; a refused agent is told")
     ] = ""
     question: Annotated[int, Meta(ge=0, le=9999)] = 0
+    answer: Annotated[str, Meta(max_length=MAX_ANSWER, description="the answer in words, or one of the choices")] = ""
 
 
 class Accepted(Struct, frozen=True):
@@ -245,8 +250,9 @@ async def decide_approval(call: Call) -> Response:
     """Answer a question, by its short id or its file's name: the box in its file is ticked, as a person would."""
     given = await call.json(DecisionIn)
     done = await call.off(
-        approvals.decide, call.layout, call.part("id"), given.decision, call.caller, given.comment, given.question
-    )
+        approvals.decide, call.layout, call.part("id"), given.decision, call.caller, given.comment, given.question,
+        given.answer,
+    )  # fmt: skip
     return await call.give(done)
 
 

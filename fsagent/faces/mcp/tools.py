@@ -161,12 +161,20 @@ class DecideApproval(Struct, frozen=True, forbid_unknown_fields=True):
 
     id: Annotated[str, Meta(min_length=1, max_length=300, description="Its short id, as list_approvals gives it.")]
     decision: Annotated[
-        approvals.Decision, Meta(description="once: this one time. always: never ask for exactly this again. refuse.")
+        approvals.Decision,
+        Meta(
+            description="once: this one time. always: never ask for exactly this again. refuse. answer: what the "
+            "person says, where the kind is answer."
+        ),
     ]
     comment: Annotated[str, Meta(max_length=2_000, description="Kept with the answer; a refused agent is told.")] = ""
     question: Annotated[
         int, Meta(ge=0, le=9_999, description="The number of one question of several; 0 answers all of them.")
     ] = 0
+    answer: Annotated[
+        str,
+        Meta(max_length=20_000, description="The person's own words, or one of the choices; for decision 'answer'."),
+    ] = ""
 
 
 class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
@@ -284,7 +292,7 @@ async def decide_approval(call: Call, args: DecideApproval) -> Decision:
     """Give a person's answer to what list_approvals shows. Never decide by yourself: ask the person, and show them
     exactly what would be done."""
     done = await asyncio.to_thread(
-        approvals.decide, call.layout, args.id, args.decision, call.caller, args.comment, args.question
+        approvals.decide, call.layout, args.id, args.decision, call.caller, args.comment, args.question, args.answer
     )
     return Decision(**structs.asdict(done))
 
