@@ -27,6 +27,7 @@ from fsagent.consent import ApprovalNeeded
 from fsagent.engines import load_engine
 from fsagent.engines.base import Engine
 from fsagent.files.wire import Wire, WireError, stub
+from fsagent.model import Step
 from fsagent.progress import Ending, replay
 from fsagent.runner import Host, Runner, Stopped
 from fsagent.secrets import RedactedStream, Redactor
@@ -154,8 +155,12 @@ class Worker:
             root=tools_root(layout), home=home, now=clock.now, run=job.run, trigger=job.trigger,
             seconds_left=lambda: deadline - time.monotonic(), stopping=self._stop.is_set, max_output=job.max_output,
         )  # fmt: skip
-        if job.engine not in self._engines:
-            self._engines[job.engine] = load_engine(job.engine)
+        try:
+            if job.engine not in self._engines:
+                self._engines[job.engine] = load_engine(job.engine)
+        except ImportError as error:
+            why = f"the engine {job.engine} needs {error.name or error}, which is not installed"
+            return Ending(Step(status="failed", error=f"{why}; try: pip install 'fsagent[{job.engine}]'"))
         tools = load_tools() | load_server_tools(home, self._servers, context.stopping, context.seconds_left)
         link = _Link(folder.progress, context, Redactor(host.secrets()).stream())
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -456,6 +457,37 @@ def test_a_model_on_hold_costs_the_daemon_nothing(started: Any) -> None:
         assert not (agent.layout.outbox / "slow.md").exists()
         server.release()
         assert agent.result("slow.md").content == "Yes."
+
+
+def test_a_stop_in_the_middle_goes_on_at_the_next_start(started: Any) -> None:
+    with ScriptedOpenAI([calls(call("append", path="log.txt", text="once")), hang(), text("Done now.")]) as server:
+        agent = started(server, "shutdown_wait: 1s")
+        agent.drop("a.md", "Write a line about the weather into log.txt, as you like it.")
+        server.wait_for(2)
+        assert agent.stop() == 0
+        assert not (agent.layout.outbox / "a.md").exists()
+        agent.start()
+        result = agent.result("a.md")
+    assert (result["status"], result.content) == ("done", "Done now.")
+    assert (agent.root / "log.txt").read_text() == "once\n"
+    assert "attempts" not in result.metadata, "a stop is no try"
+
+
+# tools of MCP servers
+
+
+def test_tools_of_an_mcp_server_are_offered_asked_about_and_used(started: Any) -> None:
+    script = [calls(call("box__echo", text="hello")), text("It said hello.")]
+    with ScriptedOpenAI(script) as server:
+        program = Path(__file__).parent / "servers" / "good.py"
+        agent = started(server, f"mcp_servers: {{box: {{command: {sys.executable}, args: [{program}]}}}}")
+        agent.drop("a.md", "Have the box echo a greeting, and tell me what it said.")
+        file = wait_for(lambda: list(agent.layout.approvals.glob("*.md")), "a question: nothing allows the server")[0]
+        assert "box__echo" in file.read_text()
+        assert "box__echo" in server.last.tools
+        assert agent.cli("approve", "last").returncode == 0
+        assert agent.result("a.md").content == "It said hello."
+        assert "hello" in server.last.results[0]
 
 
 # approvals
