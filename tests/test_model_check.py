@@ -294,6 +294,8 @@ def test_show_says_which_model_is_asked_and_never_the_key(desk: Desk) -> None:
     assert said.count("breaker  closed") == 3
     assert KEY not in said
     assert desk.model("show", OPENAI_API_KEY=KEY).output == said
+    before = ["model", "-w", str(desk.root), "show"]  # -w may stand before the last word, too
+    assert CliRunner().invoke(main, before, env=dict.fromkeys(NAMES) | {"OPENAI_API_KEY": KEY}).output == said
     found = json.loads(desk.model("--json", OPENAI_API_KEY=KEY).output)
     assert [each["price"]["source"] for each in found] == ["table", "free", "unknown"]
 
@@ -392,7 +394,7 @@ def test_a_test_that_passes_lets_the_tasks_of_a_running_daemon_ask_again(tmp_pat
             wait_for(lambda: "openai:x lets nobody in" in agent.cli("status").stdout, "it is told")
             server.wait_idle()
             asked = len(server.requests)
-            agent.drop("wait.md", "What time is it?")
+            agent.drop("wait.md", "What is my name?")
             agent.result("wait.md")
             assert len(server.requests) == asked, "tasks do not ask it any more"
             paid.set()

@@ -48,7 +48,7 @@ def show(above: Path, root: Path, as_json: bool) -> None:
 def test(above: Path, root: Path, as_json: bool, timeout: str, name: str) -> None:
     """Ask the model, and those to fall back on, or NAME, and say what works and what to fix. Takes a few hundred tokens
     of each."""
-    from fsagent.faces.text import as_json_text
+    from fsagent.faces.text import as_json_text, visible
     from fsagent.files.fields import Duration
     from fsagent.modelcheck import check
 
@@ -61,7 +61,7 @@ def test(above: Path, root: Path, as_json: bool, timeout: str, name: str) -> Non
     for each in [name] if name else _names(layout, settings):
         found.append(check(layout, settings, each, seconds))
         if not as_json:
-            click.echo(("\n" if len(found) > 1 else "") + _checked_text(found[-1]))
+            click.echo(("\n" if len(found) > 1 else "") + visible(_checked_text(found[-1])))
     if as_json:
         click.echo(as_json_text(found))
     leave(0 if found[0].usable else 1)
@@ -73,7 +73,7 @@ def test(above: Path, root: Path, as_json: bool, timeout: str, name: str) -> Non
 @click.pass_obj
 def list_models(above: Path, root: Path, as_json: bool) -> None:
     """The models that are offered where the configured one is asked."""
-    from fsagent.faces.text import as_json_text
+    from fsagent.faces.text import as_json_text, visible
     from fsagent.modelcheck import offers_of
 
     layout, settings = _open(_root(above, root))
@@ -82,7 +82,7 @@ def list_models(above: Path, root: Path, as_json: bool) -> None:
     if as_json:
         click.echo(as_json_text(offered))
     else:
-        click.echo("\n".join(offered) or "no model is offered there")
+        click.echo(visible("\n".join(offered)) or "no model is offered there")
 
 
 def check_name(name: str) -> None:
@@ -97,6 +97,7 @@ def offer(layout: Layout, name: str) -> None:
     """After ``init``: write the model that is wanted into fsagent.yaml, or say which could be. It asks no provider."""
     from fsagent.config import load_settings
     from fsagent.errors import SettingsError
+    from fsagent.faces.text import visible
     from fsagent.modelfind import OLLAMA_HOME, find_ollama, offers, ollama_root
     from fsagent.workspace.create import name_model
 
@@ -114,7 +115,7 @@ def offer(layout: Layout, name: str) -> None:
         click.echo(f"fsagent.yaml names the model {name}; try it: fsagent model test -w {layout.root}")
     elif not known:
         for line in offers(os.environ, find_ollama(os.environ), str(layout.root)):
-            click.echo(line)
+            click.echo(visible(line))
 
 
 def _root(above: Path, root: Path) -> Path:
