@@ -273,5 +273,6 @@ def _price(model: Model) -> Price:
 
 
 def _clean(text: str, model: Model) -> str:
-    """Providers repeat parts of the key; nobody is to see it."""
-    return text.replace(model.key, "…") if len(model.key) >= 6 else text
+    """Providers repeat parts of the key; nobody is to see it, nor is a terminal to obey what a server says."""
+    text = text.replace(model.key, "…") if len(model.key) >= 6 else text
+    return "".join(char if char.isprintable() else "�" for char in text)

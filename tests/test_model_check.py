@@ -137,6 +137,13 @@ def test_what_is_wrong_is_told_in_words(desk: Desk, case: str) -> None:
     assert KEY not in said
 
 
+def test_what_a_server_says_is_shown_without_the_key_and_without_escapes(desk: Desk) -> None:
+    with ScriptedOpenAI([error(401, message=f"\x1b[31mbad key {KEY}\nsecond line")]) as server:
+        desk.say("name: openai:x", f"base_url: {server.base_url}")
+        said = told(desk.model("test", OPENAI_API_KEY=KEY), 1, "(401: �[31mbad key … second line)")
+    assert KEY not in said
+
+
 def test_no_answer_in_time(desk: Desk) -> None:
     with ScriptedOpenAI([hang()]) as server:
         desk.say("name: openai:x", f"base_url: {server.base_url}")
