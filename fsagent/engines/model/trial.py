@@ -120,7 +120,7 @@ def failure_of(error: BaseException) -> Failure:
     said = _said(error)
     if isinstance(error, told.ModelQuotaExceededError) or status == 402:
         return Failure("quota", status, said)
-    if isinstance(error, told.ModelAuthenticationError) or status in (401, 403) or "api key not valid" in said.lower():
+    if isinstance(error, told.ModelAuthenticationError) or status in (401, 403):
         return Failure("key", status, said)
     if isinstance(error, told.ModelContextWindowExceededError):
         return Failure("long", status, said)
