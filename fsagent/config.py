@@ -73,9 +73,15 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # trust:
 #   read: ["notes/*"]
 
-# The model that the engine 'model' asks: provider:model. Keys never stand here, only where to find them.
+# The model that is asked what the offline engine does not understand. Keys never stand here, only where to find them.
 # model:
-#   name: ollama:qwen3
+#   name: ollama:qwen3:8b         # provider:model; providers: ollama, openai, anthropic, google, openrouter
+#   base_url: ""                  # for a server of your own, such as http://127.0.0.1:8080/v1 (with name: openai:…)
+#   api_key_env: ""               # the variable that holds the key; the default is OPENAI_API_KEY and its like
+#   api_key_file: ""              # or the file that does, outside this folder
+#   fallback: []                  # models to ask where it does not answer
+#   max_output: 4096              # the most tokens of one answer
+#   prices: {}                    # $ per million tokens, such as {"openai:x": {in: 1.25, out: 10, cached: 0.125}}
 
 # The most that may be used: by a run, by all runs of one task in a day, by all runs in a day, in a month. Amounts are
 # written 200, 20k, 1.5M, or off; cost is in US dollars. Beyond that no model is asked.

@@ -39,32 +39,43 @@ class Shut(Struct, frozen=True):
 
 
 class Breaker:
-    """Remembers in ``.fsagent/breaker.json`` which models let nobody in. Safe to share between threads."""
+    """Remembers in ``.fsagent/breaker.json`` which models let nobody in. Safe to share between threads, and between
+    processes: what another one wrote, or a person removed, counts at once.
+
+    Limit: of two processes that write in the same instant, the second wins; what is lost is found out by one request.
+    """
 
     def __init__(self, path: Path, now: Callable[[], datetime]) -> None:
         self._path, self._now = path, now
         self._lock = threading.Lock()
-        self._shut = _read(path)
+        self._mark: object = ""
+        self._shut: dict[str, Shut] = {}
+
+    def state(self, model: Model) -> Shut | None:
+        """Why and since when this model is not to be asked with this key; None where it may be."""
+        with self._lock:
+            shut = self._fresh().get(model.name)
+        return shut if shut and shut.key == _print(model.key) else None
 
     def why(self, model: Model) -> str:
         """Why this model is not to be asked with this key; "" where it may be."""
-        with self._lock:
-            shut = self._shut.get(model.name)
-        return shut.why if shut and shut.key == _print(model.key) else ""
+        shut = self.state(model)
+        return shut.why if shut else ""
 
     def open(self, model: Model, why: str) -> bool:
         """Keep everybody from asking; True if that is new."""
-        if self.why(model):
-            return False
         with self._lock:
-            self._shut[model.name] = Shut(why, self._now().astimezone(UTC), _print(model.key))
+            shut, key = self._fresh().get(model.name), _print(model.key)
+            if shut and shut.key == key:
+                return False
+            self._shut[model.name] = Shut(why, self._now().astimezone(UTC), key)
             self._write()
         return True
 
     def close(self, name: str) -> bool:
         """It has answered; True if it was not asked any more before."""
         with self._lock:
-            if self._shut.pop(name, None) is None:
+            if self._fresh().pop(name, None) is None:
                 return False
             self._write()
         return True
@@ -73,10 +84,22 @@ class Breaker:
         """What people should know."""
         with self._lock:
             return [f"{name} lets nobody in ({shut.why}); tasks do not try it. A command does, or: fsagent model test"
-                    for name, shut in sorted(self._shut.items())]  # fmt: skip
+                    for name, shut in sorted(self._fresh().items())]  # fmt: skip
+
+    def _fresh(self) -> dict[str, Shut]:
+        """What the file says now; read again only where it is another one. The lock is held."""
+        try:
+            found = os.stat(self._path)
+            mark: object = (found.st_ino, found.st_mtime_ns, found.st_size)
+        except OSError:
+            mark = None
+        if mark != self._mark:
+            self._shut, self._mark = _read(self._path), mark
+        return self._shut
 
     def _write(self) -> None:
         write_atomic(self._path, msgspec.json.encode(self._shut) + b"\n")
+        self._mark = ""  # somebody may have written since
 
 
 def models_of(settings: Settings, command: Command) -> tuple[tuple[Model, ...], str]:
@@ -108,7 +131,10 @@ def _model(settings: Settings, name: str) -> Model:
 
 
 def _key(settings: Settings, provider: str, *, ours: bool) -> str:
-    """The key of a provider, from where the settings say. Raises ``ValueError`` in words."""
+    """The key of a provider, from where the settings say. Raises ``ValueError`` in words.
+
+    A server of somebody else's (``base_url``) gets a key only where the settings name it.
+    """
     wanted = settings.model
     if ours and wanted.api_key_file:
         try:
@@ -120,9 +146,9 @@ def _key(settings: Settings, provider: str, *, ours: bool) -> str:
         if not key:
             raise ValueError(f"the file {wanted.api_key_file} is empty; write the key into it")
         return key
-    variable = (ours and wanted.api_key_env) or KEYS.get(provider, "")
+    variable = (ours and wanted.api_key_env) or ("" if ours and wanted.base_url else KEYS.get(provider, ""))
     key = os.environ.get(variable, "").strip() if variable else ""
-    if not key and variable and not (ours and wanted.base_url and not wanted.api_key_env):
+    if not key and variable:
         raise ValueError(f"there is no key: set {variable} where the daemon is started, or write api_key_file")
     return key
 
@@ -174,6 +200,7 @@ class Purse:
         models, _ = models_of(self._settings(), command)
         for model in models:
             if model.name in step.blocked and self._breaker.open(model, step.blocked[model.name]):
+                self._notices.forget(f"shut {model.name}")  # it may have been closed by another process meanwhile
                 self._notices.tell(
                     f"{model.name} lets nobody in",
                     f"{step.blocked[model.name]}.\n\nTasks do not try it any more. When you have mended it, "

@@ -34,6 +34,8 @@ from fsagent.faces import cli
 from fsagent.faces.http.routes import TABLE as API
 from fsagent.faces.mcp.tools import TOOLS
 from fsagent.model import Command, Status, Step, ToolCall, ToolResult, Turn, Usage
+from fsagent.modelfind import SUGGESTED
+from fsagent.modelsettings import KEYS, provider_of
 from fsagent.policy import decide
 from fsagent.secrets import REFERENCE, sources
 from fsagent.tools import load_tools
@@ -344,15 +346,35 @@ def test_the_secrets_example_is_understood(tmp_path: Path) -> None:
     assert not secrets["pass"].fits(call.args["url"])
 
 
+def every_command(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands by their words, those in groups below their group."""
+    for name, command in group.commands.items():
+        yield above + name, command
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{above}{name} ")
+
+
 def test_the_command_table_is_that_of_the_command_line() -> None:
-    rows = {code(row[0])[0].split()[1]: row for row in table("commands")}
-    assert list(rows) == list(cli.main.commands)
+    rows = {" ".join(re.findall(r"(?<!\S)[a-z]+", code(row[0])[0])[1:]): row for row in table("commands")}
+    built = dict(every_command(cli.main))
+    assert list(rows) == list(built)
     for name, (usage, does) in rows.items():
-        params = cli.main.commands[name].params
+        params = built[name].params
         options = {max(each.opts, key=len) for each in params if isinstance(each, click.Option)} - {"--workspace"}
         assert {word for word in code(does) if word.startswith("--")} == options, name
         arguments = [each for each in params if isinstance(each, click.Argument)]
-        assert len(code(usage)[0].split()) == 2 + len(arguments), name
+        assert len(code(usage)[0].split()) == 1 + len(name.split()) + len(arguments), name
+
+
+def test_the_examples_of_models_are_settings(tmp_path: Path) -> None:
+    file, shown = tmp_path / "fsagent.yaml", list[str]()
+    for _, settings, key in table("models"):
+        file.write_text(code(settings)[0] + "\n")
+        model = load_settings(file).model
+        provider = provider_of(model.name)
+        assert (code(key) or [""])[0] == ("" if model.base_url else KEYS[provider])
+        shown += [] if model.base_url else [model.name]
+    assert sorted(shown) == sorted(SUGGESTED.values())
 
 
 def test_the_exit_codes_are_those_of_the_code() -> None:
@@ -455,7 +477,7 @@ def test_the_page_names_no_machine() -> None:
     assert re.findall(r"(?:/home|/root|/Users|/tmp|/work)/\S*", TEXT) == []
     assert (
         re.findall(
-            r"https?://(?!(?:api\.example\.org|ha\.local:8123|ntfy\.sh/|127\.0\.0\.1:8765|ha:TOKEN@HOST))\S+",
+            r"https?://(?!(?:api\.example\.org|ha\.local:8123|ntfy\.sh/|127\.0\.0\.1:\d+|192\.168\.1\.5|ha:TOKEN@HOST))\S+",
             TEXT,
             re.IGNORECASE,
         )

@@ -16,6 +16,7 @@ from fsagent import __version__
 from fsagent.faces.commands_access import token
 from fsagent.faces.commands_approvals import answer, approvals, approve, refuse
 from fsagent.faces.commands_mcp import mcp
+from fsagent.faces.commands_model import check_name, model, offer
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
 from fsagent.faces.commands_servers import named, servers
@@ -55,9 +56,10 @@ def main() -> None:
 @main.command()
 @click.argument("root", type=click.Path(readable=False, path_type=Path), metavar="DIR")
 @click.option("--sample", is_flag=True, help="Copy the sample workspace, a small tour by files.")
-def init(root: Path, sample: bool) -> None:
+@click.option("--model", "name", default="", help="Write this model (provider:name) into its fsagent.yaml.")
+def init(root: Path, sample: bool, name: str) -> None:
     """Make DIR a workspace. Nothing that is there is overwritten."""
-    _init(root, sample)
+    _init(root, sample, name)
 
 
 @main.command()
@@ -255,15 +257,17 @@ def test(context: click.Context, root: Path, as_json: bool, name: str) -> None:
     click.echo(visible(told(found.pins) or f"{name}: all is as you approved it"))
 
 
-for each in (servers, api, mcp, token):
+for each in (model, servers, api, mcp, token):
     main.add_command(each)
 
 
-def _init(root: Path, sample: bool) -> None:
+def _init(root: Path, sample: bool, name: str = "") -> None:
     from fsagent.workspace.create import init_workspace
 
+    check_name(name)
     layout, made = init_workspace(root, _sample() if sample else None)
     click.echo(f"{layout.root} is a workspace" + (f"; made {', '.join(made)}" if made else "; nothing was missing"))
+    offer(layout, name)
 
 
 def _sample() -> Path:
