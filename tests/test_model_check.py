@@ -44,6 +44,11 @@ class Desk:
         self.layout.settings.write_text("model:\n" + "".join(f"  {line}\n" for line in lines))
 
     def model(self, *words: str, **env: str) -> Result:
+        """Run it; a key in ``env`` is for the server that the settings name, which gets none that they do not name."""
+        settings = self.layout.settings.read_text()
+        key = next((name for name in env if name.endswith("_API_KEY")), "")
+        if key and "  base_url:" in settings and "api_key_env" not in settings:
+            self.layout.settings.write_text(settings.rstrip("\n") + f"\n  api_key_env: {key}\n")
         found = CliRunner().invoke(main, ["model", *words, "-w", str(self.root)], env={**dict.fromkeys(NAMES), **env})
         assert found.exception is None or isinstance(found.exception, SystemExit), found.exc_info
         return found
