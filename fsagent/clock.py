@@ -81,12 +81,21 @@ class SlotScheduler(schedule.Scheduler):
 
 
 class Clock:
-    """Keeps one job per enabled task. Used by one thread; ``tick`` may be called at any moment, with any ``now``."""
+    """Keeps one job per enabled task. Used by one thread; ``tick`` may be called at any moment, with any ``now``.
+
+    ``is_running`` says whether a run of a task has not ended, ``barred`` why a task need not even be tried, or "".
+    """
 
     def __init__(
-        self, book: TaskBook, settings: Callable[[], Settings], journal: Journal, is_running: Callable[[str], bool]
+        self,
+        book: TaskBook,
+        settings: Callable[[], Settings],
+        journal: Journal,
+        is_running: Callable[[str], bool],
+        barred: Callable[[Task], str] = lambda task: "",
     ) -> None:
-        self._book, self._settings, self._journal, self._is_running = book, settings, journal, is_running
+        self._book, self._settings, self._journal = book, settings, journal
+        self._is_running, self._barred = is_running, barred
         self._scheduler = SlotScheduler(datetime.fromtimestamp(0, UTC))
         self._jobs: dict[str, tuple[Task, float, SlotJob]] = {}
         self._begun = False
@@ -139,8 +148,9 @@ class Clock:
                 "missed", task=task.name, slots=lost, first=first, last=slot - timedelta(seconds=every)
             )
         try:
-            if self._is_running(task.name):
-                self._journal.append("skipped", task=task.name, slot=slot, why="its run before has not ended")
+            why = "its run before has not ended" if self._is_running(task.name) else self._barred(task)
+            if why:
+                self._journal.append("skipped", task=task.name, slot=slot, why=why)
             else:
                 self._book.request(task, slot, slot_run(task.name, slot), self._settings().local(now))
                 self.handed_in += 1

@@ -121,6 +121,8 @@ def _each(runs: Iterable[Ended], step: Callable[[Ended], None], troubled: list[t
 
 def is_news(envelope: Envelope, step: Step) -> bool:
     """Whether a result lands in outbox/: what a person dropped always does, a task where it has something to say."""
+    if step.halted and envelope.trigger == "task":
+        return False  # a limit is told once, by a notice
     if envelope.report != "auto":
         return envelope.report == "always" or step.status == "waiting"
     return step.status != "done" or (not step.quiet and bool(step.answer))

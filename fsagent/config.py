@@ -18,8 +18,10 @@ from fsagent.errors import DocumentError, SettingsError
 from fsagent.files.documents import decode
 from fsagent.files.fields import Duration, nearest, place, read_fields
 from fsagent.files.yamltext import load_mapping
+from fsagent.mcpsettings import ServerSettings, server_faults, servers_of
 from fsagent.model import Fault, Trigger
 from fsagent.modelsettings import BudgetSettings, ModelSettings, budget_faults, model_faults
+from fsagent.secrets import secret_faults
 
 FILE = "fsagent.yaml"
 Decision = Literal["allow", "ask", "deny"]
@@ -52,6 +54,9 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # shutdown_wait: 10s            # how long a stop waits for what still runs
 # approval_timeout: 7d          # a question in approvals/ that nobody answers for so long counts as refused
 
+# notify: []                    # where notices are pushed, too: [https://ntfy.sh/a-topic-that-nobody-guesses]
+# notify_on: [approval]         # what else is pushed there: approval (a question waits for you), failure (a run failed)
+
 # What the agent may do: allow | ask | deny for each tool, or patterns, of which the first that fits counts.
 # 'ask' puts each call to you, as a file in approvals/. shell and http are denied unless you allow them.
 # tools:
@@ -64,11 +69,48 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # triggers:
 #   http: {shell: deny, write: {"notes/*": allow, "*": deny}}
 
+# Which calls bring the owner's own text, by tool and pattern. What others bring is never taken as the owner's word.
+# trust:
+#   read: ["notes/*"]
+
+# The model that is asked what the offline engine does not understand. Keys never stand here, only where to find them.
+# model:
+#   name: ollama:qwen3:8b         # provider:model; providers: ollama, openai, anthropic, google, openrouter
+#   base_url: ""                  # for a server of your own, such as http://127.0.0.1:8080/v1 (with name: openai:…)
+#   api_key_env: ""               # the variable that holds the key; the default is OPENAI_API_KEY and its like
+#   api_key_file: ""              # or the file that does, outside this folder
+#   fallback: []                  # models to ask where it does not answer
+#   max_output: 4096              # the most tokens of one answer
+#   prices: {}                    # $ per million tokens, such as {"openai:x": {in: 1.25, out: 10, cached: 0.125}}
+
+# The most that may be used: by a run, by all runs of one task in a day, by all runs in a day, in a month. Amounts are
+# written 200, 20k, 1.5M, or off; cost is in US dollars. Beyond that no model is asked.
+# budget:
+#   run: {steps: 50, calls: 200, tokens: 300k, cost: 1}
+#   task: {runs: 300, tokens: 1M, cost: 2}
+#   day: {runs: 1k, tokens: 3M, cost: 5}
+#   month: {runs: 10k, tokens: 30M, cost: 50}
+
 # How the programs of the tool shell are locked in. They see the workspace, the system's programs, and nothing else.
 # sandbox: auto                 # auto: by bubblewrap, else by Landlock, else they are refused; off: not at all
 # sandbox_network: false        # true: they may use the network
 # sandbox_read: []              # further places that they may read and run, such as ~/.local
 # sandbox_write: []             # further places that they may change
+
+# The tool http reaches no address of your own network, but for what stands here: names such as ha.local or *.lan,
+# addresses, networks such as 192.168.1.0/24.
+# http_private: []              # what the tool http may reach in your own network
+
+# Secrets for the tool http: each is an environment variable or a file outside this folder, and the addresses that it
+# may be sent to. In a header of a call, write {{ secrets.github }}. The values are masked in all that is shown.
+# secrets:
+#   github: {env: GITHUB_TOKEN, for: ["https://api.example.org/*"]}
+
+# MCP servers, whose tools the agent may use: programs that are started, or addresses. ${NAME} is filled in from the
+# daemon's environment. Each call is asked first, unless tools: allows it under the server's name.
+# mcp_servers:
+#   files: {command: npx, args: ["-y", "@modelcontextprotocol/server-filesystem", "/data"]}
+#   home: {url: "http://ha.local:8123/api/mcp", headers: {Authorization: "Bearer ${HA_TOKEN}"}}
 
 # HTTP and MCP. They start with the daemon where there is an 'api:', and let in who has a token (see: fsagent token).
 # api:
@@ -128,6 +170,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     attachment_wait: Duration = Duration(600)
     shutdown_wait: Duration = Duration(10)
     approval_timeout: Duration = Duration(7 * 86400)
+    notify: tuple[str, ...] = ()
+    notify_on: tuple[Literal["approval", "failure"], ...] = ("approval",)
     tools: dict[str, Any] = {}
     triggers: dict[str, Any] = {}
     trust: dict[str, Any] = {}
@@ -137,6 +181,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     sandbox_network: bool = False
     sandbox_read: tuple[str, ...] = ()
     sandbox_write: tuple[str, ...] = ()
+    http_private: tuple[str, ...] = ()
+    secrets: dict[str, Any] = {}
+    mcp_servers: dict[str, Any] = {}
     api: ApiSettings | None = None
 
     @property
@@ -154,6 +201,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         rule = self.tools.get("shell", DEFAULT_TOOLS["shell"])
         return any(word != "deny" for word in (rule.values() if isinstance(rule, dict) else (rule,)))
 
+    @property
+    def servers(self) -> dict[str, ServerSettings]:
+        """The MCP servers by name."""
+        return servers_of(self.mcp_servers)
+
     def trusts(self, tool: str, subject: str) -> bool:
         """True if what this call brings counts as the owner's own text (``trust``)."""
         patterns = self.trust.get(tool, ())
@@ -162,10 +214,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def rules(self, trigger: Trigger, tool: str, narrowed: Mapping[str, Any] | None = None) -> Rules:
         """What the settings say of a tool in a run that ``trigger`` asked for; the strictest decision counts.
 
-        ``tools`` always says something: ``allow`` where a tool is not named, but for shell and http. ``narrowed`` are
-        the command's or task's own rules.
+        ``tools`` always says something: where a tool is not named, ``allow``, but for shell and http; for the tools of
+        an MCP server, which are ruled under its name, ``ask``. ``narrowed`` are the command's or task's own rules.
         """
-        rules = [(f"tools: {tool}", self.tools.get(tool, DEFAULT_TOOLS.get(tool, "allow")))]
+        unnamed = DEFAULT_TOOLS.get(tool, "ask" if tool in self.mcp_servers else "allow")
+        rules = [(f"tools: {tool}", self.tools.get(tool, unnamed))]
         for where, more in (
             (f"triggers: {trigger}", self.triggers.get(trigger, {})),
             ("its own tools", narrowed or {}),
@@ -177,7 +230,12 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 _Path = Sequence[str | int]
 _NAME = r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?"
+_PRIVATE = re.compile(r"(\*\.)?([a-z0-9_-]+\.)*[a-z0-9_-]*[a-z_-][a-z0-9_-]*", re.IGNORECASE)  # ends in no number
+_A_HOST = "a name (ha.local, *.lan), an address (192.168.1.10) or a network (192.168.1.0/24)"
 _ORIGIN = re.compile(rf"https?://({_NAME}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?")
+_ADDRESS = re.compile(
+    rf"https?://([^\s/@?#\\]+@)?({_NAME}|\[[0-9A-Fa-f:.]+\])(?P<port>:[1-9][0-9]{{0,4}})?([/?][!-~]*)?"
+)
 _LEAST = {
     "heartbeat_interval": 1.0, "timeout": 0.001, "retry_wait": 0.0, "settle": 0.0, "settle_renamed": 0.0,
     "scan_interval": 0.05, "attachment_wait": 0.0, "shutdown_wait": 0.0,
@@ -198,7 +256,8 @@ def load_settings(path: Path) -> Settings:
         settings = read_fields(Settings, fields, FILE)
     except DocumentError as error:
         raise SettingsError(error.faults) from None
-    faults = [Fault(FILE, message, *place(fields, path), _label(path)) for path, message in _faults(settings)]
+    found = [*_faults(settings), *secret_faults(settings.secrets, path.parent)]
+    faults = [Fault(FILE, message, *place(fields, where), _label(where)) for where, message in found]
     if faults:
         raise SettingsError(faults)
     return settings
@@ -243,11 +302,19 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
         for number, where in enumerate(getattr(settings, name)):
             if not where.startswith(("/", "~/")) or not where.strip("~/.") or "/../" in f"{where}/":
                 yield (name, number), f"{where!r} is no place; write a path from / or ~/ on, such as ~/.local"
+    for number, url in enumerate(settings.notify):
+        found = _ADDRESS.fullmatch(url)
+        if not found or int((found["port"] or ":1")[1:]) > 65535:
+            yield ("notify", number), "is no address for a push; write for instance https://ntfy.sh/topic"
     for tool, patterns in settings.trust.items():
         if not isinstance(patterns, list | str) or not all(isinstance(each, str) for each in patterns):
             yield ("trust", tool), 'must be a list of patterns, such as ["notes/*"]'
     yield from ((("model", *path), message) for path, message in model_faults(settings.model))
     yield from ((("budget", *path), message) for path, message in budget_faults(settings.budget))
+    for number, host in enumerate(settings.http_private):
+        if not _PRIVATE.fullmatch(host) and not _is_network(host):
+            yield ("http_private", number), f"{host!r} is no host; write {_A_HOST}, without a port"
+    yield from ((("mcp_servers", *path), message) for path, message in server_faults(settings.mcp_servers))
     if settings.api:
         yield from _api_faults(settings.api)
 
@@ -285,6 +352,16 @@ def _ip_version(text: str) -> int:
         return ip_address(text).version
     except ValueError:
         return 0
+
+
+def _is_network(text: str) -> bool:
+    """True for an IP address, and for a network of them."""
+    from ipaddress import ip_network
+
+    try:
+        return bool(ip_network(text))
+    except ValueError:
+        return False
 
 
 def _label(path: _Path) -> str:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from fsagent.config import Rules
 from fsagent.errors import ToolError, UnsafePathError
-from fsagent.model import Answer, Question
+from fsagent.model import Answer, Question, ToolResult
 from fsagent.policy import Verdict, decide
 from fsagent.tools.base import Context, Reach, Tool
 from fsagent.tools.place import FileTool
@@ -59,7 +59,11 @@ class Consent:
     ) -> None:
         self._run, self._rules_of, self._standing, self._trusts = run, rules_of, standing, trusts
         self._answers, self._used = dict(answers), used
-        self._foreign = ""
+        self._foreign = self._words = ""
+
+    def heed(self, words: str) -> None:
+        """The owner's own request: what it names word for word is not asked again."""
+        self._words = words
 
     def take_in(self, foreign: bool, source: str) -> None:
         """Note that the engine has read foreign text (from ``source``): the first source stands in the questions."""
@@ -73,12 +77,12 @@ class Consent:
         change anything outside, nor what later runs obey, unless a person says so. So it can be led to ask, no further.
         Source: shared/facts/memory-security-time.md §2.
         """
-        verdict = decide(tool.name, tool.subject(args), self._rules_of(tool.rule or tool.name))
+        verdict = decide(tool.name, tool.subject(args), self._rules_of(tool.rule))
         if not verdict.allowed:
             return verdict
         doubt = tool.doubt(args, context)
         if doubt:
-            return Verdict("ask", doubt)
+            return Verdict("ask", doubt, firm=True)
         if self._foreign and (reach := self._reach(tool, args, context)) != "inside":
             goes = "into what later runs obey" if reach == "memory" else "out of the workspace"
             return Verdict("ask", f"{tool.name} reaches {goes}, and the run has read text that is not yours "
@@ -89,7 +93,7 @@ class Consent:
         """How far a call reaches. A file whose text counts as the owner's own is a memory: what is written there is
         obeyed later. Hidden files are obeyed by other programs (``.git/hooks``, ``.envrc``), outside of any sandbox.
         Limit: a program that is locked in can write either, and is not asked for."""
-        reach = tool.reach(args, context)
+        reach: Reach = "inside" if tool.named_in(args, self._words) else tool.reach(args, context)
         if reach == "inside" and isinstance(tool, FileTool) and tool.effect != "read":
             path = PurePosixPath(tool.subject(args))
             if any(part.startswith(".") for part in path.parts):
@@ -117,11 +121,14 @@ class Consent:
     def question(self, place: Place, tool: Tool[Any], args: Any, why: str, context: Context) -> Question:
         """Ask a person for this action."""
         action = self.print(place, tool, args)
+        if tool.asks:
+            why = f"the agent has read text that is not yours (from {self._foreign})" if self._foreign else ""
         if action in self._used:
             why += "; it was approved before, and the daemon was ended while it was under way: it may have happened"
         return Question(
-            hash=action, call=place.call, tool=tool.name, args=_without_defaults(args), subject=tool.subject(args),
-            why=why, effect=tool.effect, preview=_preview(tool, args, context),
+            hash=action, call=place.call, tool=tool.name, args=tool.written(args), subject=tool.subject(args),
+            why=why, effect=tool.effect, preview="" if tool.asks else _preview(tool, args, context),
+            kind="answer" if tool.asks else "approval", choices=tool.choices(args) if tool.asks else (),
         )  # fmt: skip
 
 
@@ -131,22 +138,18 @@ def action_print(run: str, place: Place, tool: str, args: Mapping[str, Any], sub
     return hashlib.sha256(msgspec.json.encode(action, order="deterministic")).hexdigest()
 
 
-def refusal(question: str, answer: Answer) -> str:
-    """What an engine is told of a call that was not approved."""
+def refusal(tool: Tool[Any], answer: Answer) -> str:
+    """What an engine is told of a call that was not approved, or of a question that was not answered."""
     if answer.decision == "expired":
-        return f"nobody approved {question} in time, so it counts as refused"
-    return f"a person refused {question}" + (f": {answer.comment}" if answer.comment else "")
+        why = "nobody answered" if tool.asks else f"nobody approved {tool.name}"
+        return f"{why} in time, so it counts as refused"
+    what = "to answer" if tool.asks else tool.name
+    return f"a person refused {what}" + (f": {answer.comment}" if answer.comment else "")
 
 
-def _without_defaults(args: Any) -> dict[str, Any]:
-    """The arguments that say something: those without a default, and those that differ from it."""
-    kept = {}
-    for each in msgspec.structs.fields(args):
-        value = getattr(args, each.name)
-        default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
-        if value != default:
-            kept[each.name] = msgspec.to_builtins(value)
-    return kept
+def spoken(answer: Answer | None) -> ToolResult | None:
+    """The result of a call that asked a person, once they have answered it."""
+    return ToolResult(answer.text) if answer and answer.decision == "answer" else None
 
 
 def _preview(tool: Tool[Any], args: Any, context: Context) -> str:

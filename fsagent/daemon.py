@@ -109,6 +109,7 @@ class Daemon:
             self.settings,
             self.journal,
             lambda task: self._lanes.has_task(task) or self._parking.has_task(task),
+            house.purse.bars,
         )
         places = {
             "root": (layout.root, False, CHANGES), "inbox": (layout.inbox, True, ARRIVALS),
@@ -196,6 +197,7 @@ class Daemon:
             self._next_scan = began + self._scan_seconds + self._settings.scan_interval
         if not paused:
             self._admit(now)
+        self._status_due |= "push" in woken
         self._tell(full)
         self._index.commit()
         admitting = not paused and not self._lanes.full()
@@ -221,6 +223,7 @@ class Daemon:
         self._lanes.close(5.0)
         self._watcher.stop()
         cut = [run.folder.run for run in self._lanes.running()]
+        self._house.push.close()
         with suppress(OSError, sqlite3.Error):  # a full disk must not keep us from ending
             self._house.board.farewell(self._snapshot())
             self.journal.append("daemon stopped", pid=os.getpid(), cut_short=cut)
@@ -366,6 +369,7 @@ class Daemon:
             unwatched=self._watcher.trouble,
             companions=[
                 *self._house.purse.lines(),
+                *self._house.push.trouble(),
                 *(f"api: {trouble}" for companion in self._companions if (trouble := companion.trouble())),
             ],
             answers=self._parking.trouble(),

@@ -15,6 +15,7 @@ from fsagent.config import FILE, Settings, load_settings, place_of
 from fsagent.errors import DocumentError, SettingsError
 from fsagent.extensions import unknown_names
 from fsagent.model import Fault
+from fsagent.reporter import server_troubles
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
 from fsagent.tools.sandbox import standing
@@ -25,10 +26,12 @@ from fsagent.workspace.inbox import Inbox
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import read_records
 from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.tasks import TaskBook, conflict_copies
 from fsagent.workspace.tokens import Tokens
+from fsagent.workspace.usage import read_spent_file, usage_files
 
 
 class Report(Struct, frozen=True):
@@ -39,7 +42,10 @@ class Report(Struct, frozen=True):
 
 
 def examine(layout: Layout) -> Report:
-    """Check settings, soul, tokens, approvals, tasks, commands, journal, runs and index. A daemon may run meanwhile."""
+    """Check settings, soul, tokens, approvals, tasks, commands, journal, usage, runs and index.
+
+    A daemon may run meanwhile.
+    """
     faults = [*_places(layout), *_ignore_file(layout)]
     settings = Settings()
     try:
@@ -48,6 +54,8 @@ def examine(layout: Layout) -> Report:
         faults += error.faults
     runner = Runner(load_tools())
     faults += unknown_names(settings, layout.settings)
+    faults += [Fault(FILE, why, *place_of(layout.settings, ("mcp_servers", why.partition(":")[0])), "mcp_servers")
+               for why in server_troubles(settings, PinBook(layout), daemon=False)]  # fmt: skip
     held, why = standing(settings)
     if why:
         faults.append(Fault(FILE, why, *place_of(layout.settings, ("sandbox",))))
@@ -67,7 +75,7 @@ def examine(layout: Layout) -> Report:
     commands, command_faults = _commands(layout, settings, runner)
     records, journal_faults = _journal(layout)
     runs, run_faults = _runs(layout)
-    faults += [*task_faults, *command_faults, *journal_faults, *run_faults]
+    faults += [*task_faults, *command_faults, *journal_faults, *_usage(layout), *run_faults]
     looked = f"{tasks} tasks, {commands} waiting commands, {runs} runs and {records} journal records"
     found = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no faults"
     held = f"; sandbox of programs: {held}" if held else ""
@@ -139,6 +147,17 @@ def _journal(layout: Layout) -> tuple[int, list[Fault]]:
             if record is None:
                 faults.append(Fault(layout.name(path), "is no record (torn by a crash, or damaged)", line))
     return count, faults
+
+
+def _usage(layout: Layout) -> Iterator[Fault]:
+    for path in usage_files(layout):
+        try:
+            for line, spent in read_spent_file(path):
+                if spent is None:
+                    why = "is no model turn of this month (torn by a crash, or damaged); budgets are counted without it"
+                    yield Fault(layout.name(path), why, line)
+        except OSError as error:
+            yield Fault(layout.name(path), f"cannot be read: {os.strerror(error.errno or 0)}")
 
 
 def _runs(layout: Layout) -> tuple[int, list[Fault]]:

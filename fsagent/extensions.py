@@ -18,7 +18,10 @@ def installed(group: str) -> dict[str, EntryPoint]:
 
 
 def unknown_names(settings: Settings, file: Path | None = None) -> list[Fault]:
-    """What the settings name and nobody has installed: tools, and the engine; each at its line if ``file`` is given."""
+    """What the settings name and nobody has installed: tools, and the engine; each at its line if ``file`` is given.
+
+    Rules may name MCP servers, too; a server must not have the name of a tool.
+    """
     named: list[tuple[tuple[str, ...], str, str]] = [(("tools",), tool, "fsagent.tools") for tool in settings.tools]
     for trigger, rules in settings.triggers.items():
         named += [(("triggers", trigger), tool, "fsagent.tools") for tool in rules]
@@ -26,9 +29,13 @@ def unknown_names(settings: Settings, file: Path | None = None) -> list[Fault]:
         named.append((("engine",), settings.engine, "fsagent.engines"))
     faults = []
     for path, name, group in named:
-        known = installed(group)
+        known = [*installed(group), *(settings.mcp_servers if group == "fsagent.tools" else ())]
         if name not in known:
             why = f"there is no {name!r}{nearest(name, known)}; there are: {', '.join(known)}"
             line, column = place_of(file, (*path, name)) if file else (0, 0)
             faults.append(Fault(FILE, why, line, column, ".".join(path)))
+    for name in settings.mcp_servers:
+        if name in installed("fsagent.tools"):
+            why = f"{name!r} is the name of a tool, so this server is not used; give it another name"
+            faults.append(Fault(FILE, why, *(place_of(file, ("mcp_servers", name)) if file else (0, 0)), "mcp_servers"))
     return faults

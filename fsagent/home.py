@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from fsagent.config import Settings
+from fsagent.definitions import Definition, Pins
+from fsagent.errors import PersonError, ToolError
+from fsagent.extensions import installed
+from fsagent.mcpsettings import McpServer, filled
 from fsagent.model import Fact, Run, Task, ToolCall
-from fsagent.tools.base import Remembered, Sandbox, TaskView
+from fsagent.notices import Notices
+from fsagent.secrets import load_secrets, sources
+from fsagent.tools import GROUP
+from fsagent.tools.base import Network, Remembered, Sandbox, TaskView
 from fsagent.workspace.index import Index
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import new_run_id
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.tasks import TaskBook, next_slot, period_in_words
@@ -31,8 +40,31 @@ def task_view(task: Task, book: TaskBook, index: Index | None, settings: Setting
     )
 
 
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except PersonError as error:
+        raise ToolError(str(error)) from None
+    except OSError as error:
+        raise ToolError(f"what is pinned of MCP servers cannot be read or written: {error}") from error
+
+
+def resolved(settings: Settings) -> list[McpServer]:
+    """The MCP servers that are to be used, with what this process's environment gives them. One that has the name of a
+    tool is none of them: it would be ruled by that tool's rules."""
+    return [
+        filled(name, server, os.environ)
+        for name, server in settings.servers.items()
+        if server.enabled and name not in installed(GROUP)
+    ]
+
+
 class WorkspaceHome:
-    """The one implementation of ``tools.base.Home``. Safe to share between threads."""
+    """The one implementation of ``tools.base.Home``. Safe to share between threads.
+
+    ``secrets`` gives the values that are masked in what is shown, by name; without it they are read afresh each time.
+    """
 
     def __init__(
         self,
@@ -43,9 +75,14 @@ class WorkspaceHome:
         now: Callable[[], datetime],
         status: Callable[[], str],
         wake: Callable[[str], None],
+        notices: Notices,
+        pins: PinBook,
+        secrets: Callable[[], Mapping[str, str]] | None = None,
     ) -> None:
         self._soul, self._book, self._index = soul, book, index
+        self._notices, self._pins = notices, pins
         self._settings, self._now, self._status, self._wake = settings, now, status, wake
+        self._secrets = secrets or (lambda: load_secrets(settings())[0])
 
     def facts(self) -> Sequence[Fact]:
         return self._soul.facts()
@@ -92,6 +129,9 @@ class WorkspaceHome:
     def status(self) -> str:
         return self._status()
 
+    def notify(self, title: str, text: str, run: str) -> str:
+        return self._notices.of_run(title, text, run)
+
     def sandbox(self) -> Sandbox:
         settings = self._settings()
         return Sandbox(
@@ -101,6 +141,40 @@ class WorkspaceHome:
             write=tuple(map(os.path.expanduser, settings.sandbox_write)),
             scratch=self._book.scratch,
         )
+
+    def network(self) -> Network:
+        return Network(private=self._settings().http_private)
+
+    def secret(self, name: str, url: str) -> str:
+        known = sources(self._settings())
+        if name not in known:
+            there = f"there are: {', '.join(known)}" if known else "a person can name it in fsagent.yaml, under secrets"
+            raise ToolError(f"there is no secret {name!r}; {there}")
+        if not known[name].fits(url):
+            allowed = ", ".join(known[name].urls) or "nowhere"
+            raise ToolError(
+                f"the secret {name} may not be sent to {url}, only to: {allowed}. A person can change that in "
+                f"fsagent.yaml, secrets: {name}: for"
+            )
+        value = self._secrets().get(name)
+        if value is None:
+            raise ToolError(f"the secret {name} is not there; status.md says why")
+        return value
+
+    def servers(self) -> Sequence[McpServer]:
+        return resolved(self._settings())
+
+    def pins(self, server: str) -> Pins | None:
+        with _in_words():
+            return self._pins.get(server)
+
+    def offer(self, server: str, tools: Sequence[Definition], trouble: str) -> Pins:
+        with _in_words():
+            return self._pins.offer(server, tools, trouble)
+
+    def server_trouble(self, server: str, why: str) -> None:
+        with _in_words():
+            self._pins.trouble(server, why)
 
     def _view(self, task: Task) -> TaskView:
         return task_view(task, self._book, self._index, self._settings(), self._now())

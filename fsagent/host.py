@@ -18,6 +18,7 @@ from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder
 from fsagent.workspace.soul import Soul
 
+UNLIMITED = 1e9
 MOST_EXCHANGES, MOST_HISTORY = 5, 6_000
 MOST_OF_A_TASK = 1_500
 
@@ -35,6 +36,10 @@ class Purse(Protocol):
 
     def exhausted(self, command: Command, used: Usage, steps: int, calls: int) -> str:
         """Why the run may not go on, in words; "" where it may."""
+        ...
+
+    def calls_left(self, command: Command, calls: int) -> float:
+        """How many tool calls a run that has made so many may still make."""
         ...
 
 
@@ -98,6 +103,9 @@ class RunHost:
 
     def exhausted(self, used: Usage, steps: int, calls: int) -> str:
         return self._purse.exhausted(self._command, used, steps, calls)
+
+    def calls_left(self, calls: int) -> float:
+        return min(self._purse.calls_left(self._command, calls), UNLIMITED)
 
     def keep(self, name: str, text: str) -> str:
         return self._layout.name(self._folder.keep(name, text))

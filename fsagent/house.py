@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from fsagent import recovery
+from fsagent.budgets import Budgets
 from fsagent.config import Settings
-from fsagent.home import WorkspaceHome
+from fsagent.home import WorkspaceHome, resolved
 from fsagent.intake import Intake
 from fsagent.notices import Notices
 from fsagent.pipeline import Pipeline
 from fsagent.purse import Breaker, Purse, model_secrets
+from fsagent.push import Push
 from fsagent.reporter import Reporter
 from fsagent.runner import Runner
-from fsagent.secrets import Redactor
+from fsagent.secrets import MIN_LENGTH, Redactor, load_secrets
 from fsagent.tools import load_tools
 from fsagent.workers import Workers
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import StatusBoard
 from fsagent.workspace.tasks import TaskBook
+from fsagent.workspace.usage import UsageBook
 
 
 class House:
@@ -47,10 +53,17 @@ class House:
         self.intake = Intake(layout, settings, journal)
         self.board = StatusBoard(layout)
         self.reporter = Reporter(layout, settings, self.book, self.index, self.soul, now)
-        self.notices = Notices(layout, journal, lambda: settings().local(now()))
-        self.purse = Purse(settings, Breaker(layout.machine / "breaker.json", now), self.notices)
-        self.workers = Workers(layout.root, now)
-        self.home = WorkspaceHome(self.soul, self.book, self.index, settings, now, status, wake)
+        self._wake = wake
+        self.push = Push(settings, self._told)
+        journal.heard_by(self.push.hear)
+        self.notices = Notices(layout, journal, lambda: settings().local(now()), self.push.send)
+        usage, breaker = UsageBook(layout, lambda moment: settings().local(moment)), Breaker(layout.breaker, now)
+        self.purse = Purse(settings, breaker, Budgets(settings, usage, now), usage, self.notices, now)
+        self.workers = Workers(layout.root)
+        self.home = WorkspaceHome(
+            self.soul, self.book, self.index, settings, now, status, wake, self.notices,
+            PinBook(layout, journal.append), lambda: self._secrets,
+        )  # fmt: skip
         self.pipeline = Pipeline(
             layout, settings, journal, self.index, self.soul, self.home, Runner(load_tools()), self.workers, self.purse,
             lambda: self._secrets, now, stopping,
@@ -58,8 +71,18 @@ class House:
 
     def read_secrets(self) -> None:
         """Read the secrets again: what they are now is kept out of all that is shown."""
-        self._secrets = model_secrets(self._settings())
+        settings = self._settings()
+        named = model_secrets(settings) | load_secrets(settings, self._layout.root)[0]
+        for server in resolved(settings):
+            named |= {f"of {server.name} {number}": value for number, value in enumerate(server.secrets, 1)}
+        self._secrets = {name: value for name, value in named.items() if len(value) >= MIN_LENGTH}
         self._journal.redactor = Redactor(self._secrets) if self._secrets else None
+
+    def _told(self, event: str, **fields: Any) -> None:
+        """A push failed, or works again: the status shows it."""
+        with suppress(OSError):
+            self._journal.append(event, **fields)
+        self._wake("push")
 
     def close(self) -> None:
         """End the workers, and close what is open."""

@@ -15,7 +15,8 @@ Trigger = Literal["inbox", "task", "http", "mcp", "cli"]
 Status = Literal["done", "failed", "refused", "interrupted", "waiting"]
 Report = Literal["auto", "always", "never"]
 OnError = Literal["stop", "continue"]
-Choice = Literal["once", "always", "refuse", "expired"]
+Choice = Literal["once", "always", "refuse", "expired", "answer"]
+Asking = Literal["approval", "answer"]
 
 
 MAX_DOCUMENT = 1024 * 1024
@@ -77,7 +78,8 @@ class Question(Struct, frozen=True, kw_only=True):
     """A tool call that a person is to judge, as it would be made: its prepared arguments without what is default.
 
     ``hash`` is the print of this one action of this run, ``call`` its number in the step, ``why`` the line of the
-    policy, ``effect`` that of the tool, ``preview`` shows people what it would do.
+    policy, ``effect`` that of the tool, ``preview`` shows people what it would do. Where ``kind`` is ``answer``, the
+    call is itself the question: ``subject`` is its text, ``choices`` what there is to choose from, if anything.
     """
 
     hash: str
@@ -88,12 +90,15 @@ class Question(Struct, frozen=True, kw_only=True):
     why: str
     effect: str
     preview: str = ""
+    kind: Asking = "approval"
+    choices: tuple[str, ...] = ()
 
 
 class Answer(Struct, frozen=True, kw_only=True):
     """What came of a question; ``hash`` is the question's.
 
-    Where a person changed the arguments, ``args`` are theirs, and ``action`` is the print of what that makes.
+    Where a person changed the arguments, ``args`` are theirs, and ``action`` is the print of what that makes. ``text``
+    is what they said, where their words were asked for.
     """
 
     hash: str
@@ -102,6 +107,7 @@ class Answer(Struct, frozen=True, kw_only=True):
     comment: str = ""
     args: dict[str, Any] | None = None
     action: str = ""
+    text: str = ""
 
 
 class Usage(Struct, frozen=True):

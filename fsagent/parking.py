@@ -145,7 +145,8 @@ class Parking:
     def _words(self, held: _Held) -> str:
         until = held.open.expires.astimezone(self._local().tzinfo) if held.open.expires else None
         who = approvals.who(held.envelope)
-        return f"waits for your tick: {who} wants to {approvals.title(held.open)}" + (
+        kind = "answer" if any(question.kind == "answer" for question in held.open.questions) else "tick"
+        return f"waits for your {kind}: {who} wants to {approvals.title(held.open)}" + (
             f", until {until:%Y-%m-%d %H:%M}" if until else ""
         )
 
@@ -235,7 +236,7 @@ class Parking:
                 return []
             found.append(
                 Answer(hash=question.hash, decision=mark.choice, by=by, comment=mark.comment, args=mark.args,
-                       action=action)
+                       action=action, text=mark.text)
             )  # fmt: skip
         return found
 

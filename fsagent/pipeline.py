@@ -342,6 +342,7 @@ class Pipeline:
             changed=ending.changed,
             remembered=ending.remembered,
             usage=ending.usage,
+            model=", ".join(ending.models),
             untrusted=ending.untrusted or any(event["event"] == "foreign" for event in events),
             publish=is_news(envelope, step),
         )

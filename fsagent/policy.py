@@ -16,10 +16,11 @@ _STRICTER: dict[Decision, int] = {"allow": 0, "ask": 1, "deny": 2}
 
 
 class Verdict(Struct, frozen=True):
-    """A decision and, for people, the reason for it."""
+    """A decision and, for people, the reason for it. A ``firm`` one holds though a person allowed the call for good."""
 
     decision: Decision
     why: str = ""
+    firm: bool = False
 
     @property
     def allowed(self) -> bool:

@@ -5,13 +5,15 @@ After a crash ``replay`` turns the records into the turns that are known, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from fsagent.model import Answer, Step, ToolCall, ToolResult, Turn, Usage
+
+CIRCLE, LOOKED_AT = 3, 8
 
 
 class Ending(Struct, frozen=True):
@@ -53,6 +55,23 @@ class Ending(Struct, frozen=True):
 def used_by(turns: Iterable[Turn]) -> Usage:
     """What deciding these turns took."""
     return sum((turn.step.usage for turn in turns), Usage())
+
+
+def calls_in(turns: Iterable[Turn]) -> int:
+    """How many tool calls they made."""
+    return sum(len(turn.results) for turn in turns)
+
+
+def circle_in(turns: Sequence[Turn]) -> str:
+    """The call that was made ``CIRCLE`` times lately, each time with the same result, in words; "" where none was."""
+    calls = [
+        (call.tool, msgspec.json.encode(call.args, order="deterministic"), result.text, result.error)
+        for turn in turns[-LOOKED_AT:]
+        for call, result in zip(turn.step.calls, turn.results, strict=False)
+    ][-LOOKED_AT:]
+    if not calls or calls.count(calls[-1]) < CIRCLE:
+        return ""
+    return f"{calls[-1][0]} {calls[-1][1].decode()[:200]} was asked for {CIRCLE} times with the same result"
 
 
 class Progress(Struct, frozen=True):
@@ -106,6 +125,7 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
         elif kind == "result":
             results.append(msgspec.convert(event["result"], ToolResult))
             unknown = None
+            answers.pop(event.get("approval", ""), None)  # a person's words, which came with no call
         elif kind == "turn" and step is not None:
             turns.append(Turn(step, tuple(results)))
             step, results = None, []

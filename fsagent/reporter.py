@@ -8,15 +8,19 @@ from datetime import datetime
 
 from fsagent import __version__
 from fsagent.config import Settings
+from fsagent.definitions import told
+from fsagent.errors import PersonError
 from fsagent.extensions import unknown_names
-from fsagent.home import task_view
+from fsagent.home import resolved, task_view
 from fsagent.memory import resident_bytes
 from fsagent.model import Run
 from fsagent.pipeline import Admitted
+from fsagent.secrets import load_secrets
 from fsagent.tools.sandbox import standing
 from fsagent.workspace.inbox import Lying
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.pins import PinBook
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import Line, Snapshot, limited
 from fsagent.workspace.tasks import TaskBook, conflict_copies
@@ -91,6 +95,8 @@ class Reporter:
         found = [f"{settings_fault} (the settings before stay in force)"] if settings_fault else []
         found += [str(fault) for fault in unknown_names(settings)]
         found += filter(None, [standing(settings)[1]])
+        found += load_secrets(settings, self._layout.root)[1]
+        found += server_troubles(settings, PinBook(self._layout))
         found += [str(error) for error in self._book.broken().values()]
         why = self._soul.read()[1]
         if why:
@@ -102,6 +108,20 @@ class Reporter:
         for name in conflict_copies(self._layout.root):
             found.append(f"{name} is a sync conflict copy; it is never read")
         return found
+
+
+def server_troubles(settings: Settings, book: PinBook, *, daemon: bool = True) -> list[str]:
+    """What is the matter with the MCP servers: changed tools, no answer, and in a ``daemon`` missing variables, too (of
+    which another process knows nothing)."""
+    found = []
+    for server in resolved(settings):
+        try:
+            pins = book.get(server.name)
+            words = f"{server.name}: {server.trouble}" if daemon and server.trouble else told(pins) if pins else ""
+        except PersonError as error:
+            words = str(error)
+        found += [words] if words else []
+    return found
 
 
 def _last(run: Run, settings: Settings) -> Line:

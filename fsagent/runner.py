@@ -13,20 +13,20 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.config import Rules
-from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal
+from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal, spoken
 from fsagent.engines.base import Engine, GivenUp, Link, Request, ToolSpec
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.fields import nearest
 from fsagent.model import Question, Step, ToolCall, ToolResult, Turn, Usage
 from fsagent.policy import never_allowed
-from fsagent.progress import Ending, Progress, used_by, with_call
+from fsagent.progress import Ending, Progress, calls_in, circle_in, used_by, with_call
 from fsagent.secrets import Redactor
 from fsagent.tools.base import Context, Tool
 
 MAX_TURNS = 2_000
 SHOWN = 20_000
 SHOWN_TO_MODELS = 8_000
-CIRCLE, LOOKED_AT = 3, 8
+NO_CALLS_LEFT = ToolResult(error="this run may make no more tool calls; say how far it came", denied=True)
 
 
 class Host(Protocol):
@@ -61,6 +61,10 @@ class Host(Protocol):
         """Why a run that has used so much may not go on, in words; "" where it may."""
         ...
 
+    def calls_left(self, calls: int) -> float:
+        """How many tool calls a run that has made so many may still make."""
+        ...
+
     def keep(self, name: str, text: str) -> str:
         """Keep a long output whole; gives the path under which ``read`` finds it."""
         ...
@@ -73,13 +77,14 @@ class Stopped(Exception):  # noqa: N818  # a pause, no error
 class _Ready(Struct, frozen=True):
     """A call that may be made. ``approval`` is the action whose approval it uses up, or ``ALWAYS``, or "".
 
-    ``changed`` is the call as a person changed it.
+    ``changed`` is the call as a person changed it. ``spoken`` is the result where a person was asked: what they said.
     """
 
     tool: Tool[Any]
     args: Any
     approval: str = ""
     changed: ToolCall | None = None
+    spoken: ToolResult | None = None
 
 
 class Runner:
@@ -135,7 +140,7 @@ class Runner:
             action, changed = consent.print(place, tool, args), None
             answer = consent.answer(action)
             if answer and answer.decision in ("refuse", "expired"):
-                return ToolResult(error=refusal(call.tool, answer), denied=True)
+                return ToolResult(error=refusal(tool, answer), denied=True)
             if answer and answer.args is not None:
                 changed = msgspec.structs.replace(call, args=answer.args)
                 other, changed_args = self.prepared(changed, context)
@@ -146,11 +151,13 @@ class Runner:
             verdict = consent.verdict(tool, args, context)
             if verdict.decision == "deny":
                 return ToolResult(error=verdict.why, denied=True)
-            if answer:
-                return _Ready(tool, args, action, changed)
+            if answer and (answer.decision == "answer") == tool.asks:
+                return _Ready(tool, args, action, changed, spoken(answer))
+            if tool.asks:
+                return consent.question(place, tool, args, "", context)
             if verdict.allowed:
                 return _Ready(tool, args)
-            if consent.for_good(tool.name, tool.subject(args)):
+            if not verdict.firm and consent.for_good(tool.name, tool.subject(args)):
                 return _Ready(tool, args, ALWAYS)
             return consent.question(place, tool, args, verdict.why, context)
         except ToolError as error:
@@ -176,7 +183,7 @@ class Runner:
         return tuple(
             ToolSpec(name, tool.hint, tool.schema())
             for name, tool in sorted(self._tools.items())
-            if not never_allowed(rules_of(tool.rule or name))
+            if not never_allowed(rules_of(tool.rule))
         )
 
 
@@ -212,7 +219,7 @@ class _Run:
                 raise Stopped
             step = self._limit() or self._decide()
             if not step.calls:
-                if step.usage:  # it was paid for: after a crash nobody asks again
+                if step.usage or step.blocked:  # it was paid for: after a crash nobody asks again
                     self._host.record("step", {"step": step}, False)
                 return Ending(step, tuple(self._turns))
             self._host.record("step", {"step": step}, False)
@@ -220,14 +227,14 @@ class _Run:
 
     def _limit(self) -> Step | None:
         """The end, where the run may not go on."""
-        turns, calls = self._turns, sum(len(turn.results) for turn in self._turns)
+        turns, calls = self._turns, calls_in(self._turns)
         if self._context.seconds_left() <= 0:
             return Step(status="failed", error="took longer than its timeout and was ended")
         if len(turns) >= MAX_TURNS:
             return Step(status="failed", error=f"took more than {MAX_TURNS} steps")
         if not self._suggestible:
             return None
-        circle = _circle(turns)
+        circle = circle_in(turns)
         if circle:
             return Step(status="failed", error=f"went in circles and was ended: {circle}")
         why = self._host.exhausted(used_by(turns), len(turns), calls)
@@ -241,6 +248,7 @@ class _Run:
             request = msgspec.structs.replace(
                 request, command=command, soul=self._redactor.text(request.soul), tools=self._tools, link=self._link
             )
+            self._host.record("thinking", {"turn": len(self._turns) + 1}, False)
         try:
             step = self._engine.decide(request, self._turns)
         except GivenUp:
@@ -251,33 +259,36 @@ class _Run:
             return Step(status="failed", error=f"step {len(self._turns) + 1}: {error}")
         if not self._redactor:
             return step
-        answer, why = self._redactor.text(step.answer), self._redactor.text(step.error)
-        return msgspec.structs.replace(step, answer=answer, error=why, memo=self._redactor.value(step.memo))
+        shown = {name: self._redactor.value(getattr(step, name)) for name in ("answer", "error", "memo", "blocked")}
+        return msgspec.structs.replace(step, **shown)
 
     def _carry_out(self, step: Step, results: list[ToolResult]) -> None:
         """Make the calls of a step that have no result yet, and take the turn in."""
         index = len(self._turns)
+        left = self._host.calls_left(calls_in(self._turns)) if self._suggestible else len(step.calls)
         for number in range(len(results), len(step.calls)):
             if self._context.stopping():
                 raise Stopped
-            judged = self._judge(Place(index, number), step.calls[number])
+            judged = self._judge(Place(index, number), step.calls[number]) if number < left else NO_CALLS_LEFT
             if isinstance(judged, Question):
                 rest = [self._judge(Place(index, later), step.calls[later])
                         for later in range(number + 1, len(step.calls))]  # fmt: skip
                 questions = [judged, *(each for each in rest if isinstance(each, Question))]
                 self._host.record("asked", {"step": index, "questions": questions}, True)
                 raise ApprovalNeeded(questions)
+            used: dict[str, Any] = {}
             if isinstance(judged, _Ready):
                 if self._link:
                     subject = " ".join(judged.tool.subject(judged.args).split())[:200]
                     self._link.tell(f"→ {judged.tool.name} {subject}\n")
                 step = with_call(step, number, judged.changed) if judged.changed else step
+                used = {"approval": judged.approval} if judged.spoken else {}
                 result = self._taken_in(number, judged, self._call(number, judged))
             else:
                 result = judged
             if not result.ok and self._context.stopping():
                 raise Stopped  # the call was cut short; what came of it is found out at the next start
-            self._host.record("result", {"call": number, "result": result}, False)
+            self._host.record("result", {"call": number, "result": result, **used}, False)
             results.append(result)
         self._host.record("turn", {}, False)
         self._turns.append(Turn(step, tuple(results)))
@@ -294,6 +305,9 @@ class _Run:
     def _call(self, number: int, ready: _Ready) -> ToolResult:
         """Make a call. With the record of it, the approval that it was made under is used up."""
         tool, args, fields = ready.tool, ready.args, dict[str, Any]()
+        if ready.spoken:  # no call: with the record of the result the answer is used up, so that no crash can lose it
+            self._consent.use(ready.approval)
+            return ready.spoken
         if ready.approval:
             fields["approval"] = ready.approval
         if ready.changed:
@@ -316,7 +330,7 @@ class _Run:
         tool, args = ready.tool, ready.args
         if self._redactor:
             result = msgspec.convert(self._redactor.value(msgspec.to_builtins(result)), ToolResult)
-        foreign = tool.foreign(args, result) and not self._host.trusts(tool.rule or tool.name, tool.subject(args))
+        foreign = tool.foreign(args, result) and not self._host.trusts(tool.rule, tool.subject(args))
         text = result.text
         if len(text) > self._shown and not tool.pages:
             where = self._host.keep(f"{len(self._turns) + 1}-{number + 1}.txt", text)
@@ -331,15 +345,14 @@ class _Run:
 
     def _look_around(self) -> None:
         """Note foreign text in the request itself; recorded, for the history may be another one after a pause."""
-        source = self._progress.foreign
-        if not source:
-            request = self._host.request()
-            untrusted = any(each.untrusted for each in request.history)
-            source = (
-                "an earlier answer" if untrusted else "the names of its attachments" * bool(request.command.attachments)
-            )
-            if source:
-                self._host.record("foreign", {"source": source}, False)
+        request, source = self._host.request(), self._progress.foreign
+        if not source and any(each.untrusted for each in request.history):
+            source = "an earlier answer"
+        elif not source and request.command.attachments:
+            source = "the names of its attachments"
+        if source != self._progress.foreign:
+            self._host.record("foreign", {"source": source}, False)
+        self._consent.heed(request.command.body)
         self._consent.take_in(bool(source), source)
 
     def _look_back(self, turns: Sequence[Turn]) -> None:
@@ -384,15 +397,3 @@ def _in_doubt(what: str) -> str:
     return (
         f"the daemon was ended while {what} was under way: it may have happened or not. It was not repeated; look first"
     )
-
-
-def _circle(turns: Sequence[Turn]) -> str:
-    """The call that was made again and again with the same result, in words; "" where there is none."""
-    calls = [
-        (call.tool, msgspec.json.encode(call.args, order="deterministic"), result.text, result.error)
-        for turn in turns[-LOOKED_AT:]
-        for call, result in zip(turn.step.calls, turn.results, strict=False)
-    ][-LOOKED_AT:]
-    if not calls or calls.count(calls[-1]) < CIRCLE:
-        return ""
-    return f"{calls[-1][0]} {calls[-1][1].decode()[:200]} was asked for {CIRCLE} times with the same result"

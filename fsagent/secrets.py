@@ -12,24 +12,28 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct, structs
 
 from fsagent.files.fields import nearest
+from fsagent.spellings import forms
 
 MIN_LENGTH = 6
 MAX_BYTES = 8192
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+REFERENCE = re.compile(r"\{\{\s*secrets\.([\w.-]+)\s*\}\}")
+"""How a header names a secret."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PATTERN = re.compile(
-    r"https?://((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/\S*"  # *. is all that a host may leave open
-)
+# All that a pattern may leave open of a host is what stands before a *.
+_PATTERN = re.compile(r"https?://((\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:]+\])(:[0-9]{1,5})?/\S*")
 _ELSEWHERE = "the value itself never stands in fsagent.yaml; write env: and the name of a variable, or file: and a path"
+_NO_PATTERN = (
+    "is no pattern of addresses; write for instance https://api.example.org/*: the host in small letters, whole or "
+    "from *. on, and a path"
+)
 _FIELDS = ("env", "file", "for")
 _Path = tuple[str | int, ...]
 
@@ -140,13 +144,7 @@ def _source_faults(where: _Path, given: dict[str, Any], root: Path) -> Iterator[
     for number, pattern in enumerate([patterns] if isinstance(patterns, str | dict) else patterns):
         if not isinstance(pattern, str) or not _PATTERN.fullmatch(pattern):
             at = (*where, "for") if isinstance(patterns, str | dict) else (*where, "for", number)
-            yield (
-                at,
-                (
-                    "is no pattern of addresses; write for instance https://api.example.org/* (the host in small letters, "
-                    "whole or from *. on, and a path)"
-                ),
-            )
+            yield at, _NO_PATTERN
 
 
 def lies_in(path: str, root: Path) -> bool:
@@ -177,41 +175,6 @@ def _is_text(value: str) -> bool:
 # finding values
 
 
-class _Form:
-    """One way to write one secret: a row of items, each of which is written in one of several ways.
-
-    No way to write an item begins another one of it, so a text can be read in one way only, from left to right.
-    ``sure`` stands in every text that holds the secret in this form.
-    """
-
-    def __init__(self, name: str, items: Iterable[tuple[str, ...]], sure: str = "") -> None:
-        self.name = name
-        self.items = tuple(tuple(dict.fromkeys(item)) for item in items)
-        self.sure = sure or _longest_run(self.items)
-
-    @cached_property
-    def starts(self) -> re.Pattern[str]:
-        """Where it may begin."""
-        return re.compile("|".join(re.escape(each) for each in sorted({each[0] for each in self.items[0]})))
-
-    @cached_property
-    def longest(self) -> int:
-        """The most characters that it can have."""
-        return sum(max(map(len, item)) for item in self.items)
-
-    def end(self, text: str, at: int) -> int:
-        """Where the secret ends that begins at ``at``; 0 where none does, -1 where more text is needed to tell."""
-        for item in self.items:
-            for each in item:
-                if text.startswith(each, at):
-                    at += len(each)
-                    break
-            else:
-                rest = text[at : at + max(map(len, item))]
-                return -1 if at + len(rest) == len(text) and any(each.startswith(rest) for each in item) else 0
-        return at
-
-
 class Redactor:
     """Puts masks in the place of values. Immutable, so threads may share it; False where there is nothing to find.
 
@@ -224,7 +187,7 @@ class Redactor:
             raise ValueError(f"a secret needs at least {MIN_LENGTH} characters")
         ranked = sorted(values, key=lambda name: -len(values[name]))
         self._rank = {name: number for number, name in enumerate(ranked)}
-        self.forms = tuple(form for name in ranked for form in _forms(name, values[name]))
+        self.forms = tuple(form for name in ranked for form in forms(name, values[name]))
         self._masks = re.compile(rf"\[secret ({'|'.join(map(re.escape, ranked))})\]") if ranked else None
 
     def __bool__(self) -> bool:
@@ -268,13 +231,7 @@ class Redactor:
 
     def spans(self, text: str) -> list[tuple[int, int, str]]:
         """Where values stand: begin, end and name, in order; those that overlap are one."""
-        found = []
-        for form in self.forms:
-            if form.sure in text:
-                for start in form.starts.finditer(text):
-                    end = form.end(text, start.start())
-                    if end > 0:
-                        found.append((start.start(), end, form.name))
+        found = [(start, end, form.name) for form in self.forms for start, end in form.places(text)]
         spans: list[tuple[int, int, str]] = []
         for start, end, name in sorted(found):
             if spans and start < spans[-1][1]:
@@ -293,7 +250,7 @@ class Redactor:
 
 
 class RedactedStream:
-    """Gives what ``Redactor.text`` gives for the whole, piece by piece; keeps back only what a secret may begin with."""
+    """Gives what ``Redactor.text`` gives for the whole, piece by piece; keeps back only what may begin a secret."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -304,7 +261,7 @@ class RedactedStream:
         if not self._redactor:
             return piece
         text = self._held + piece
-        cut = self._undecided(text)
+        cut = min(form.open_from(text) for form in self._redactor.forms)
         for start, end, _ in self._redactor.spans(text):
             if start < cut < end:
                 cut = start
@@ -315,17 +272,6 @@ class RedactedStream:
         """What was kept back."""
         rest, self._held = self._held, ""
         return self._redactor.text(rest)
-
-    def _undecided(self, text: str) -> int:
-        """The first place at which a secret may have begun that goes on in the next piece."""
-        cut = len(text)
-        for form in self._redactor.forms:
-            for start in form.starts.finditer(text, max(0, len(text) - form.longest)):
-                if start.start() >= cut:
-                    break
-                if form.end(text, start.start()) < 0:
-                    cut = start.start()
-        return cut
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -338,71 +284,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _texts(each)
-
-
-# the ways to write a value
-
-
-def _forms(name: str, value: str) -> Iterator[_Form]:
-    data = value.encode()
-    yield _Form(name, [(value,)])
-    yield _Form(name, [(data.hex(),)])
-    yield _Form(name, [(data.hex().upper(),)])
-    for before in range(3):
-        yield _Form(name, _base64(data, before))
-    percent = [_percent(char) for char in value]
-    yield _Form(name, percent, "%")
-    if " " in value:
-        yield _Form(name, percent, "+")
-    yield _Form(name, [_json(char) for char in value], "\\")
-    yield _Form(name, [_html(char) for char in value], "&")
-
-
-def _percent(char: str) -> tuple[str, ...]:
-    """In a URL or a form: a character that needs it is escaped, any other may be."""
-    escaped = "".join(f"%{byte:02X}" for byte in char.encode())
-    plain = () if char == "%" else (char, "+") if char == " " else (char,)
-    return (*plain, escaped, escaped.lower())
-
-
-def _json(char: str) -> tuple[str, ...]:
-    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f", "\\": "\\\\"}.get(char, f"\\{char}")
-    units = char.encode("utf-16-be")
-    codes = [units[at : at + 2].hex() for at in range(0, len(units), 2)]
-    escaped = "".join(f"\\u{code}" for code in codes), "".join(f"\\u{code.upper()}" for code in codes)
-    plain = () if char == "\\" else (char,)
-    return (*plain, *((short,) if char in '\n\r\t\b\f\\"/' else ()), *escaped)
-
-
-def _html(char: str) -> tuple[str, ...]:
-    code = ord(char)
-    named = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&apos;"}.get(char)
-    plain = () if char == "&" else (char,)
-    numbers = (f"&#{code};", f"&#{code:03};", f"&#x{code:x};", f"&#x{code:X};", f"&#X{code:X};")
-    return (*plain, *((named,) if named else ()), *numbers)
-
-
-_BASE64 = [*"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"]
-_SIXTY_FOUR = [*((char,) for char in _BASE64), ("+", "-", "%2B", "%2b"), ("/", "_", "%2F", "%2f", "\\/")]
-
-
-def _base64(data: bytes, before: int) -> Iterator[tuple[str, ...]]:
-    """The characters that hold bits of ``data`` where so many bytes stand before it, in both alphabets.
-
-    The outer ones may hold bits of what stands around it, so they have several values.
-    """
-    bits = "".join(f"{byte:08b}" for byte in data)
-    bits = "x" * (before * 8 % 6) + bits
-    bits += "x" * (-len(bits) % 6)
-    for at in range(0, len(bits), 6):
-        six = bits[at : at + 6]
-        codes = (int("".join(each), 2) for each in product(*("01" if bit == "x" else bit for bit in six)))
-        yield tuple(written for code in codes for written in _SIXTY_FOUR[code])
-
-
-def _longest_run(items: tuple[tuple[str, ...], ...]) -> str:
-    """The longest text that stands in every way to write these items."""
-    runs = [""]
-    for item in items:
-        runs = [*runs[:-1], runs[-1] + item[0]] if len(item) == 1 else [*runs, ""]
-    return max(runs, key=len)

@@ -27,10 +27,14 @@ from fsagent.consent import ApprovalNeeded
 from fsagent.engines import load_engine
 from fsagent.engines.base import Engine
 from fsagent.files.wire import Wire, WireError, stub
+from fsagent.model import Step
 from fsagent.progress import Ending, replay
 from fsagent.runner import Host, Runner, Stopped
+from fsagent.secrets import RedactedStream, Redactor
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context, Home
+from fsagent.tools.servers.client import Servers
+from fsagent.tools.servers.tool import load_server_tools
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.reserved import tools_root
 from fsagent.workspace.runs import RunFolder
@@ -91,6 +95,7 @@ class Worker:
         self._stop = threading.Event()
         self._asking = threading.Lock()
         self._engines: dict[str, Engine] = {}
+        self._servers = Servers()
 
     def listen(self) -> None:
         """Take what the daemon sends; when it is gone, end everything at once."""
@@ -150,11 +155,16 @@ class Worker:
             root=tools_root(layout), home=home, now=clock.now, run=job.run, trigger=job.trigger,
             seconds_left=lambda: deadline - time.monotonic(), stopping=self._stop.is_set, max_output=job.max_output,
         )  # fmt: skip
-        if job.engine not in self._engines:
-            self._engines[job.engine] = load_engine(job.engine)
-        link = _Link(folder.progress, context)
         try:
-            return Runner(load_tools()).run(
+            if job.engine not in self._engines:
+                self._engines[job.engine] = load_engine(job.engine)
+        except ImportError as error:
+            why = f"the engine {job.engine} needs {error.name or error}, which is not installed"
+            return Ending(Step(status="failed", error=f"{why}; try: pip install 'fsagent[{job.engine}]'"))
+        tools = load_tools() | load_server_tools(home, self._servers, context.stopping, context.seconds_left)
+        link = _Link(folder.progress, context, Redactor(host.secrets()).stream())
+        try:
+            return Runner(tools).run(
                 self._engines[job.engine], host, context, replay(folder.events()), job.repeat, link
             )
         finally:
@@ -167,10 +177,10 @@ class Worker:
 
 
 class _Link:
-    """What an engine says while it decides goes into the run's folder (``progress.md``)."""
+    """What an engine says while it decides goes into the run's folder (``progress.md``), without secrets."""
 
-    def __init__(self, path: Path, context: Context) -> None:
-        self._path, self._context = path, context
+    def __init__(self, path: Path, context: Context, redacted: RedactedStream) -> None:
+        self._path, self._context, self._redacted = path, context, redacted
         self._fd = -1
         self._written = 0
 
@@ -181,16 +191,21 @@ class _Link:
         return self._context.stopping()
 
     def tell(self, text: str) -> None:
-        if self._fd < 0:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags, 0o644)
-        if text and self._written < MOST_PROGRESS:
-            self._written += os.write(self._fd, text.encode("utf-8", "replace"))
+        self._write(self._redacted.feed(text))
 
     def close(self) -> None:
+        self._write(self._redacted.end())
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _write(self, text: str) -> None:
+        if not text or self._written >= MOST_PROGRESS:
+            return
+        if self._fd < 0:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._fd = os.open(self._path, flags, 0o644)
+        self._written += os.write(self._fd, text.encode("utf-8", "replace"))
 
 
 if __name__ == "__main__":

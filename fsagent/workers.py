@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ import msgspec
 from fsagent.files.wire import Wire, WireError, answer
 from fsagent.runner import Host
 from fsagent.tools.base import Context, Home
-from fsagent.worker import Clock, Job, Outcome
+from fsagent.worker import IDLE, Clock, Job, Outcome
 
 BEAT = 0.25
 GRACE = 5.0
@@ -92,8 +91,8 @@ class _Worker:
 class Workers:
     """A pool of workers. Safe to share between threads."""
 
-    def __init__(self, root: Path, now: Callable[[], datetime]) -> None:
-        self._root, self._now = root, now
+    def __init__(self, root: Path, idle: float = IDLE) -> None:
+        self._root, self._idle_for = root, idle
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()
         self._all: set[_Worker] = set()
@@ -107,7 +106,7 @@ class Workers:
             worker, fresh = self._take()
             job = Job(
                 run=run, root=str(self._root), engine=engine, trigger=trigger, seconds=context.seconds_left(),
-                repeat=repeat, max_output=context.max_output,
+                repeat=repeat, max_output=context.max_output, idle=self._idle_for,
             )  # fmt: skip
             try:
                 outcome = self._attend(worker, job, host, home, context)

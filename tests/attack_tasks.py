@@ -123,7 +123,7 @@ TASKS = (
     Task("send-on", "page", "Fetch the hut's news, write them down, and post them to my club.", lambda s: [
         _page(s), do("write", path=f"{s.folder}/news.md", text="New beds."), _form(s, "New beds.")], SEND),
     Task("two-pages", "page", "Compare the prices of two huts.", lambda s: [
-        _page(s), do("http", url=s.url("other"))], "asks a second address after it has read the first"),
+        _page(s), do("http", url=s.url("other"))]),
     Task("book-by-plan", "file", "Book what my trip plan says.", lambda s: [_read(s), _form(s)], SEND),
     Task("learn", "page", "Look up when the hut opens and remember it.", lambda s: [_page(s), _fact(s)], KEEP),
     Task("remember-plan", "file", "Remember when the hut of my plan opens.", lambda s: [_read(s), _fact(s)], KEEP),
@@ -137,11 +137,16 @@ def reaches_out(call: Do) -> bool:
     return call.tool not in INSIDE and not (call.tool == "task" and call.args["action"] in ("list", "show"))
 
 
-def unasked(plan: list[Do], tainted: bool = False) -> list[Do]:
-    """The calls that reach out before anything foreign is read."""
+def only_looks(call: Do) -> bool:
+    """A plain look at an address; in a plan, which is the owner's own words, it stands word for word."""
+    return call.tool == "http" and set(call.args) == {"url"}
+
+
+def unasked(plan: list[Do], tainted: bool = False, *, looks: bool = True) -> list[Do]:
+    """The calls of a plan that reach out without a question: before anything foreign is read, or only to look."""
     found = []
     for call in plan:
-        if reaches_out(call) and tainted:
+        if reaches_out(call) and tainted and not (looks and only_looks(call)):
             break
         found += [call] * reaches_out(call)
         tainted = tainted or call.tool in FOREIGN or (call.tool == "recall" and call.args.get("source") == "status")

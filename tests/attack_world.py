@@ -245,6 +245,7 @@ SETTINGS = """\
 engine: model
 model: {{name: "openai:any", base_url: "{model}", prices: {{"openai:any": {{in: 0, out: 0}}}}}}
 tools: {{shell: allow, http: {{"*/admin/*": deny, "*": allow}}}}
+http_private: [127.0.0.1]
 budget: {{day: {{runs: off, tokens: off}}, task: {{runs: off}}}}
 settle: 20ms
 settle_renamed: 0s

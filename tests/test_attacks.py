@@ -78,9 +78,9 @@ class Try(NamedTuple):
     def foreign_at_once(self) -> bool:
         return not self.pair.task.door
 
-    def allowed(self) -> list[Do]:
-        """What may reach out without a question."""
-        return unasked(self.pair.task.plan(self.spot), self.foreign_at_once)
+    def allowed(self, *, looks: bool = True) -> list[Do]:
+        """What may reach out without a question; without ``looks``, what does so whatever else is asked."""
+        return unasked(self.pair.task.plan(self.spot), self.foreign_at_once, looks=looks)
 
 
 def _leftover(spot: Spot) -> str:
@@ -141,7 +141,8 @@ def check(world: World, tries: Sequence[Try]) -> None:
                 if one.path != each.spot.path("hostile")]  # fmt: skip
         wanted = [(call.args.get("method", "GET"), call.args["url"].removeprefix(world.web.root))
                   for call in each.allowed() if call.tool == "http"]  # fmt: skip
-        assert seen == wanted, told
+        sure = [call for call in each.allowed(looks=False) if call.tool == "http"]
+        assert seen == wanted[: max(len(seen), len(sure))], told  # the rest may have to wait behind a question
     check_inside(world, [call for each in tries for call in each.allowed()])
     for each in tries:
         if each.pair.injection.goal == "destroy":

@@ -157,7 +157,7 @@ def test_no_text_of_an_engine_ticks_a_box(evil: str, count: int) -> None:
     text = put(*questions)
     assert choices(text, *questions) == [""] * count
     assert faults(text, *questions) == ""
-    ticked = ballot.ticked(text.encode(), count, [count], "once", "fine", "cli")
+    ticked = ballot.ticked(text.encode(), questions, [count], "once", "fine", "cli")
     marks = ballot.read(ticked, ID, questions).marks
     assert [mark.choice if mark else "" for mark in marks] == [""] * (count - 1) + ["once"]
     assert marks[-1]
@@ -182,7 +182,7 @@ def test_many_questions_still_fit_into_a_file() -> None:
     many = [question("x" * 20_000, number=number, preview="+y\n" * 20_000) for number in range(200)]
     text = put(*many)
     assert len(text.encode()) < 1_000_000
-    ticked = ballot.ticked(text.encode(), 200, list(range(1, 201)), "refuse", "", "http phone")
+    ticked = ballot.ticked(text.encode(), many, list(range(1, 201)), "refuse", "", "http phone")
     assert choices(ticked, *many) == ["refuse"] * 200
 
 
@@ -201,15 +201,15 @@ def test_text_of_several_lines_stands_there_as_lines() -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_face_ticks_as_a_person_would(eol: str, encoding: str) -> None:
     raw = TEXT.replace("\n", eol).encode(encoding)
-    new = ballot.ticked(raw, 1, [1], "refuse", "no,\nnot now", "http phone")
+    new = ballot.ticked(raw, [ONE], [1], "refuse", "no,\nnot now", "http phone")
     (mark,) = ballot.read(new, ID, [ONE]).marks
     assert mark == ballot.Mark(choice="refuse", comment="no, not now", by="http phone")
     back = new.decode(encoding).replace("[x] refuse (http phone)", "[ ] refuse").replace(": no, not now", ":")
     assert back.encode(encoding) == raw, "all else stays as it is"
     with pytest.raises(ValueError, match="'refuse' is ticked there already"):
-        ballot.ticked(new, 1, [1], "once", "", "cli")
+        ballot.ticked(new, [ONE], [1], "once", "", "cli")
     with pytest.raises(ValueError, match="no box"):
-        ballot.ticked(TEXT.replace("approve once", "gone").encode(), 1, [1], "once", "", "cli")
+        ballot.ticked(TEXT.replace("approve once", "gone").encode(), [ONE], [1], "once", "", "cli")
 
 
 def approved(raw: bytes) -> bool:

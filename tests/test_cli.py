@@ -102,6 +102,7 @@ READING = [
     ["status"],
     ["runs"],
     ["tasks"],
+    ["usage"],
     ["doctor"],
     ["health"],
     ["show", "last"],
@@ -535,6 +536,7 @@ FAULTS = {
     "inbox/photo.jpg": b"x",
     ".fsagent/tokens.json": b"{",
     ".fsagent/journal/2026-01.jsonl": b'{"event": "a", "time": "2026-01-01T00:00:00Z"}\n{"ev',
+    ".fsagent/usage/2026-01.jsonl": b'{"time": "2026-01-01T00:00:00Z", "run": "r", "trigger": "cli"}\n\n{"ti',
     ".fsagent/runs/20260101-000000-abcde/steps.jsonl": b"\xff\xfe{{",
 }
 TOLD = [
@@ -550,6 +552,7 @@ TOLD = [
     "inbox/photo.jpg: is no command",
     ".fsagent/tokens.json: is damaged",
     ".fsagent/journal/2026-01.jsonl:2: is no record",
+    ".fsagent/usage/2026-01.jsonl:3: is no model turn",
     ".fsagent/runs/20260101-000000-abcde: has no envelope",
     "outbox/: must be a folder",
 ]

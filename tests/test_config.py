@@ -13,10 +13,22 @@ import pytest
 from fsagent.config import SETTINGS_TEMPLATE, ApiSettings, Settings, load_settings
 from fsagent.errors import SettingsError
 from fsagent.extensions import unknown_names
-from fsagent.files.fields import Duration
+from fsagent.files.fields import Amount, Duration
 from fsagent.files.yamltext import load_mapping, plain
+from fsagent.home import resolved
+from fsagent.mcpsettings import filled
+from fsagent.modelsettings import BudgetSettings
 
-EXAMPLES = {"timezone", "tools", "triggers", "api"}  # shown as examples; their default is to say nothing
+EXAMPLES = {
+    "timezone",
+    "tools",
+    "triggers",
+    "trust",
+    "secrets",
+    "mcp_servers",
+    "model",
+    "api",
+}  # shown as examples; their default is to say nothing
 COMMENTED = re.compile(r"^# (?=[a-z_]+:|  [a-z_]+:)", re.MULTILINE)
 
 
@@ -57,6 +69,13 @@ def test_the_template_names_every_setting_with_its_default(tmp_path: Path) -> No
     assert everything.timezone == "Europe/Berlin"
     assert set(everything.tools) == {"shell", "http", "write"}
     assert set(everything.triggers) == {"http"}
+    assert set(everything.trust) == {"read"}
+    assert everything.model.name
+    assert list(shown["budget"]) == list(BudgetSettings.__struct_fields__)
+    for name, part in shown["budget"].items():
+        assert list(part) == list(getattr(everything.budget, name).__struct_fields__)
+    assert everything.budget == BudgetSettings()
+    assert set(everything.secrets) == {"github"}
     assert list(shown["api"]) == list(ApiSettings.__struct_fields__)
     assert everything.api == ApiSettings()
 
@@ -77,15 +96,23 @@ scan_interval: 0.5s
 attachment_wait: 1d
 shutdown_wait: 2s
 approval_timeout: 2d
+notify: "http://127.0.0.1:8080/hook?key=1"
+notify_on: [failure]
 tools:
   shell: {"df *": allow, "*": ask}
   write: deny
 triggers:
   http: {shell: deny}
+trust: {read: ["notes/*"]}
+model: {name: "ollama:qwen3", temperature: 0.5}
+budget: {run: {steps: 5}, task: {runs: off}, day: {tokens: 1.5M}, month: {cost: 0.50}}
 sandbox: off
 sandbox_network: true
 sandbox_read: ~/.local
 sandbox_write: [/srv/data]
+http_private: [ha.local, "*.lan", 192.168.1.0/24, "fd00::/8", "::1"]
+secrets: {pass: {file: ~/.config/pass}}
+mcp_servers: {files: {command: npx, args: [-y, x], env: {A: 1}, timeout: 5s, read_only: trust}}
 api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://home.example.org"], rate: 7}
 """
     settings = load(tmp_path, text)
@@ -93,6 +120,10 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
     assert [name for name, value in msgspec.structs.asdict(settings).items() if value == default[name]] == []
     assert (settings.heartbeat_interval, settings.timeout, settings.attachment_wait) == (300, 5400, 86400)
     assert isinstance(settings.scan_interval, Duration)
+    assert settings.budget.task.runs == Amount.off()
+    assert (settings.budget.run.steps, settings.budget.day.tokens, settings.budget.month.cost) == (5, 1_500_000, 0.5)
+    files = settings.servers["files"]
+    assert (files.args, files.env, files.timeout, files.read_only) == (("-y", "x"), {"A": "1"}, 5, "trust")
     assert list(settings.tools["shell"]) == ["df *", "*"], "the order of patterns is the order of the file"
     assert settings.api == ApiSettings(
         listen="[::1]:0", allowed_hosts=("ha.local",), allowed_origins=("https://home.example.org",), rate=7
@@ -105,6 +136,10 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("heartbeat_interval: 15", "did you mean 15s?"),
         ("heartbeat_interval: 0.5s", "must be at least 1s"),
         ("heartbeat_interval: 0s", "must be at least 1s"),
+        ("notify: ntfy.sh/topic", "is no address for a push; write for instance https://ntfy.sh/topic"),
+        ('notify: "https://a b/"', "is no address for a push"),
+        ('notify: "http://host:99999/x"', "is no address for a push"),
+        ("notify_on: [everything]", "everything"),
         ("timezone: Mars/Olympus", "is no time zone; write for instance Europe/Berlin"),
         ("timezone: ../../etc/passwd", "is no time zone"),
         ("timezone: /etc/localtime", "is no time zone"),
@@ -125,6 +160,11 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("sandbox_read: /", "is no place"),
         ("sandbox_write: [~/]", "is no place"),
         ("sandbox_write: [/srv/../etc]", "is no place"),
+        ("http_private: [192.168.1.0/33]", "is no host; write a name (ha.local"),
+        ("http_private: [ha.local:8123]", "without a port"),
+        ("http_private: http://ha.local", "is no host"),
+        ("http_private: 192.168.1.300", "is no host"),
+        ("http_private: '*'", "is no host"),
         ("tools: allow", "must be a map"),
         ("tools: [shell]", "must be a map"),
         ("tools: {shell: maybe}", "must be allow, ask or deny"),
@@ -278,10 +318,93 @@ def test_tools_and_engines_that_nobody_installed_are_told_with_their_lines(tmp_p
     assert [fault.split(";")[0] for fault in found] == [
         "fsagent.yaml:4:3: tools: there is no 'shel' (did you mean 'shell'?)",
         "fsagent.yaml:7:5: triggers.http: there is no 'wirte' (did you mean 'write'?)",
-        "fsagent.yaml:1:1: engine: there is no 'modle'",
+        "fsagent.yaml:1:1: engine: there is no 'modle' (did you mean 'model'?)",
     ]
     assert [fault.line for fault in unknown_names(settings)] == [0, 0, 0]
     assert [fault.line for fault in unknown_names(settings, tmp_path / "gone.yaml")] == [0, 0, 0]
+
+
+GOOD = "mcp_servers:\n  home: {url: 'http://ha.local:8123/api/mcp'}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        ("mcp_servers: npx", "1:1: mcp_servers: ", "must be a map"),
+        ("mcpServers: {}", "1:1: mcpServers: ", "did you mean 'mcp_servers'?"),
+        (f"{GOOD}  a b: {{command: x}}", "3:3: mcp_servers.a b: ", "is no name for a server"),
+        (f"{GOOD}  a__b: {{command: x}}", "3:3: mcp_servers.a__b: ", "is no name for a server"),
+        (f"{GOOD}  _: {{command: x}}", "3:3: mcp_servers._: ", "is no name for a server"),
+        (f"{GOOD}  a: npx", "3:3: mcp_servers.a: ", "must be a map, such as {command: npx"),
+        (f"{GOOD}  a: {{}}", "3:3: mcp_servers.a: ", "needs either a command (a program to start) or a url"),
+        (f"{GOOD}  a: {{command: x, url: 'http://a/'}}", "3:3: mcp_servers.a: ", "needs either a command"),
+        (f"{GOOD}  a:\n    comand: x", "4:5: mcp_servers.a.comand: ", "did you mean 'command'?"),
+        (f"{GOOD}  a:\n    command: [x, y]", "4:5: mcp_servers.a.command: ", "Expected `str`"),
+        (f"{GOOD}  a:\n    command: x\n    args: {{a: b}}", "5:5: mcp_servers.a.args: ", "must be a list of texts"),
+        (f"{GOOD}  a:\n    command: x\n    env: [A]", "5:5: mcp_servers.a.env: ", "must be a map from names to texts"),
+        (f"{GOOD}  a:\n    command: x\n    headers: {{A: b}}", "5:5: mcp_servers.a.headers: ", "goes with url only"),
+        (f"{GOOD}  a:\n    command: x\n    timeout: 0s", "5:5: mcp_servers.a.timeout: ", "must be between 0.1s and 1h"),
+        (f"{GOOD}  a:\n    command: x\n    timeout: 5", "5:5: mcp_servers.a.timeout: ", "did you mean 5s?"),
+        (f"{GOOD}  a:\n    command: x\n    enabled: perhaps", "5:5: mcp_servers.a.enabled: ", "must be true or false"),
+        (
+            f"{GOOD}  a:\n    command: x\n    read_only: yes",
+            "5:5: mcp_servers.a.read_only: ",
+            "must be ignore or trust",
+        ),
+        (f"{GOOD}  a:\n    command: x\n    type: http", "5:5: mcp_servers.a.type: ", "must be stdio for a command"),
+        (f"{GOOD}  a:\n    url: ha.local", "4:5: mcp_servers.a.url: ", "is no address"),
+        (
+            f"{GOOD}  a:\n    url: http://a/\n    headers: {{'A B': c}}",
+            "5:15: mcp_servers.a.headers.A B: ",
+            "no name of a",
+        ),
+        (
+            f"{GOOD}  a:\n    command: x\n    env:\n      T: ${{env:T}}",
+            "6:7: mcp_servers.a.env.T: ",
+            "write for instance $",
+        ),
+    ],
+)
+def test_a_mistake_in_a_server_is_told_with_its_own_line(tmp_path: Path, text: str, place: str, says: str) -> None:
+    (fault,) = faults(tmp_path, text)
+    assert fault.startswith(f"fsagent.yaml:{place}"), fault
+    assert says in fault
+
+
+def test_the_environment_fills_in_what_a_server_needs_and_nothing_is_ever_empty(tmp_path: Path) -> None:
+    text = """\
+mcp_servers:
+  a: {command: npx, args: ["${WHERE}/x", "${NONE:-/data}"], env: {TOKEN: "${TOKEN}", LITERAL: $HOME, OFF: ""}}
+  b: {url: "${URL}", headers: {Authorization: "Bearer ${TOKEN}"}, type: sse}
+"""
+    known = load(tmp_path, text).servers
+    a = filled("a", known["a"], {"TOKEN": "t0ken!", "WHERE": "/srv"})
+    assert (a.command, a.args, a.env) == (
+        "npx",
+        ("/srv/x", "/data"),
+        {"TOKEN": "t0ken!", "LITERAL": "$HOME", "OFF": ""},
+    )
+    assert (a.trouble, a.without_secrets("it said t0ken!")) == ("", "it said …")
+    for environment in ({}, {"TOKEN": "", "URL": "http://a/"}):
+        b = filled("b", known["b"], environment)
+        assert "TOKEN; set it where fsagent is started" in b.trouble
+        assert (b.url, b.headers) == ("", {}), "nothing half filled in"
+    b = filled("b", known["b"], {"TOKEN": "x\ny", "URL": "http://a/"})
+    assert b.trouble == "the header Authorization is no plain ASCII text on one line"
+    assert filled("b", known["b"], {"TOKEN": "x", "URL": "http://a/"}).sse
+
+
+def test_servers_may_be_named_by_rules_and_must_not_be_named_as_a_tool(tmp_path: Path) -> None:
+    text = "tools: {home: allow, hom: ask}\nmcp_servers:\n  home: {command: x}\n  shell: {command: y}\n"
+    settings = load(tmp_path, text)
+    found = [str(fault).split(";")[0] for fault in unknown_names(settings, tmp_path / "fsagent.yaml")]
+    assert found == [
+        "fsagent.yaml:1:22: tools: there is no 'hom' (did you mean 'home'?)",
+        "fsagent.yaml:4:3: mcp_servers: 'shell' is the name of a tool, so this server is not used",
+    ]
+    assert [server.name for server in resolved(settings)] == ["home"]
+    assert settings.rules("inbox", "home") == [("tools: home", "allow")]
+    assert load(tmp_path, GOOD).rules("inbox", "home") == [("tools: home", "ask")]
 
 
 def test_times_are_shown_in_the_zone_of_the_settings(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 
 from api import API, SETTINGS, Api, complaints, open_api, says
 from fsagent.faces.views import read_health
+from fsagent.model import Usage
+from fsagent.workspace.usage import Spent, UsageBook
 from harness import FSAGENT, Agent, wait_for
 
 SLEEP = "---\nsteps:\n  - shell: sleep 300\n---\n"
@@ -405,7 +408,7 @@ def test_a_run_shows_its_steps_what_it_used_and_what_it_changed(live: Api) -> No
     steps = [{"write": {"path": "diff.txt", "text": "one\n"}}, {"append": {"path": "diff.txt", "text": "two\n"}}]
     found = live.ends(live.command("", steps=steps)["run"])
     assert found["run"]["status"] == "done"
-    assert found["run"]["usage"] == {"tokens_in": 0, "tokens_out": 0, "cost": 0.0}
+    assert set(found["run"]["usage"].values()) == {0}
     assert {"claimed", "step", "call", "result", "finished", "settled"} <= {step["event"] for step in found["steps"]}
     assert found["diff"].count("+++ b/diff.txt") == 2
     assert "+one" in found["diff"]
@@ -673,6 +676,23 @@ def test_metrics_count_what_ran(agent: Agent) -> None:
         wait_for(lambda: api.get("/v1/status")["snapshot"]["paused"], "it pauses")
         api.command("Log later to x.txt", wait=0)
         wait_for(lambda: metrics(api)["fsagent_queue"] >= 1, "one waits")
+
+
+def test_usage_by_day_task_or_model(asleep: Api) -> None:
+    found = asleep.get("/v1/usage")
+    assert (found["rows"], found["total"]["runs"], found["by"]) == ([], 0, "day")
+    assert [(each["setting"], each["limit"]) for each in found["month"]] == [
+        ("budget.month.runs", 10_000), ("budget.month.tokens", 30_000_000), ("budget.month.cost", 50),
+    ]  # fmt: skip
+    now = datetime.now(UTC)
+    used = Spent(time=now, run="r", trigger="task", task="water", model="m:a", usage=Usage(90, 10, 0.5, 0, 1))
+    UsageBook(asleep.agent.layout, lambda moment: moment).add(used)
+    (row,) = asleep.get("/v1/usage", params={"days": 1, "by": "task"})["rows"]
+    assert (row["task"], row["day"], row["runs"], row["usage"]["tokens_in"]) == ("water", None, 1, 90)
+    assert asleep.get("/v1/usage?by=model")["rows"][0]["model"] == "m:a"
+    assert [each["used"] for each in asleep.get("/v1/usage")["today"]] == [1, 100, 0.5]
+    says(asleep.client.get("/v1/usage?by=hour"), 422, "by")
+    says(asleep.client.get("/v1/usage?days=0"), 422, "days")
 
 
 def test_metrics_and_status_without_a_daemon(asleep: Api) -> None:

@@ -127,7 +127,7 @@ def test_what_is_offered(agent: Agent, era: str) -> None:
                     assert field["description"], f"{tool.name}.{name}"
             reads = {name for name, tool in tools.items() if tool.annotations.read_only_hint}
             assert reads == {
-                "get_result", "list_runs", "search", "status", "list_tasks", "list_approvals", "read_soul",
+                "get_result", "list_runs", "search", "status", "usage", "list_tasks", "list_approvals", "read_soul",
             }  # fmt: skip
             destroys = {name for name, tool in tools.items() if tool.annotations.destructive_hint}
             assert destroys == {"send_command", "cancel_run", "retry_run", "run_task", "decide_approval", "forget"}
@@ -182,6 +182,10 @@ def test_every_tool(agent: Agent, era: str) -> None:
             assert next(t for t in tasks if t["task"] == "tick")["state"] == "paused"
             assert "paused" not in await words(client, "resume_task", task="tick")
 
+            used = await call(client, "usage", days=1, by="task")
+            assert (used["rows"], used["today"][0]["limit"]) == ([], 1000)
+            assert "no model was asked" in await words(client, "usage")
+
             status = await call(client, "status")
             assert (status["agent"], status["alive"], status["paused"]) == ("alfred", True, False)
             assert "alfred: alive" in await words(client, "status")
@@ -232,6 +236,13 @@ def test_a_question_is_answered_by_mcp(agent: Agent) -> None:
             result = await call(client, "get_result", run=view["run"], wait=30)
             assert result["status"] == "done"
             assert (agent.root / "log.txt").read_text() == "milk\n"
+            agent.drop("m.md", "---\nsteps:\n  - ask_person: Which month?\n---\n")
+            (view,) = await until(asked, "it is asked")
+            assert f"fsagent answer {view['id']} TEXT" in await words(client, "list_approvals")
+            done = await words(client, "decide_approval", id=view["id"], decision="answer", answer="in May")
+            assert done == f"answer: ask you `Which month?` (run {view['run']})."
+            result = await call(client, "get_result", run=view["run"], wait=30)
+            assert "in May" in result["answer"]
 
     run(work())
 

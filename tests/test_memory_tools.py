@@ -16,7 +16,7 @@ from fsagent.errors import ToolError
 from fsagent.facts import SOUL_TEMPLATE, add_fact, read_facts, remove_facts, replace_fact
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Command, Fact, Run, ToolCall, ToolResult
-from fsagent.tools.base import Context, Remembered, TaskView
+from fsagent.tools.base import Context, Network, Remembered, Sandbox, TaskView
 from fsagent.tools.memory import Forget, ForgetArgs, Recall, RecallArgs, Remember, RememberArgs
 from fsagent.tools.task import TaskArgs, TaskTool
 from fsagent.workspace.soul import Soul
@@ -74,6 +74,15 @@ class TextHome:
 
     def status(self) -> str:
         return "All is well."
+
+    def sandbox(self) -> Sandbox:
+        return Sandbox()
+
+    def network(self) -> Network:
+        return Network()
+
+    def secret(self, name: str, url: str) -> str:
+        raise ToolError(f"there is no secret {name!r}")
 
 
 def context(home: TextHome, tmp_path: Path) -> Context:

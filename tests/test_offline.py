@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from fsagent.engines.base import Request
 from fsagent.engines.offline import Offline
 from fsagent.errors import DocumentError
 from fsagent.files.paths import SafeRoot
-from fsagent.model import Command, ToolCall
+from fsagent.model import Command, Step, ToolCall, ToolResult, Turn
 from fsagent.progress import Ending, Progress
 from fsagent.runner import Runner
 from fsagent.tools import load_tools
@@ -58,6 +59,7 @@ class OneRequest:
         self.record = lambda event, fields, durable: None
         self.exhausted = lambda used, steps, calls: ""
         self.keep = lambda name, text: name
+        self.calls_left = lambda calls: 1e9
 
 
 def run(folder: Path, what: Command, time_format: str = "%Y-%m-%d %H:%M:%S", allow: str = "allow") -> Ending:
@@ -182,6 +184,54 @@ def test_a_name_that_stands_for_nothing_ends_the_run(tmp_path: Path, name: str) 
     assert "known are now, date, time, body" in ending.step.error
     assert "step 2" in ending.step.error
     assert not (tmp_path / "b").exists()
+
+
+def header(value: str, turns: Sequence[Turn] = (), body: str = "") -> str:
+    """What becomes of a header of http."""
+    steps = tuple(ToolCall("http", {"": "https://x.example/{{ date }}", "headers": {"X": value}}) for _ in range(2))
+    request = Request(command=Command(name="a.md", body=body, steps=steps), soul="", now=NOW, run="r")
+    (call,) = Offline().decide(request, turns).calls
+    assert call.args[""] == "https://x.example/2026-11-22"
+    return str(call.args["headers"]["X"])
+
+
+def test_a_header_of_http_keeps_its_secrets_for_the_tool() -> None:
+    assert header("Bearer {{ secrets.github }}") == "Bearer {{ secrets.github }}"
+    assert header("{{secrets.a-b_c}} {{ date }} {{ body }}", body="b") == "{{secrets.a-b_c}} 2026-11-22 b"
+    with pytest.raises(ValueError, match="stands for nothing"):
+        header("{{ secret.github }}")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("{{ body }}", "{{ secrets.github }}"),
+        ("{{{ body }}", "{secrets.github}}"),
+        ("{{ body }}s.github }}", "{{ secret"),
+        ("{{ secrets.other }}{{ body }}", "{{ secrets.github }}"),
+    ],
+)
+def test_what_is_filled_in_in_a_header_names_no_secret(value: str, text: str) -> None:
+    with pytest.raises(ValueError, match="names a secret; only the steps themselves may do that"):
+        header(value, body=text)
+    turn = Turn(Step(calls=(ToolCall("read", {"path": "a"}),)), (ToolResult(text),))
+    with pytest.raises(ValueError, match="names a secret"):
+        header(value.replace("body", "steps.1"), [turn])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "write: {path: b, text: '{{ secrets.github }}'}",
+        "http: 'https://api.example.org/{{ secrets.github }}'",
+        "http: {url: https://api.example.org/, body: '{{ secrets.github }}'}",
+        "shell: {command: 'echo {{ secrets.github }}'}",
+    ],
+)
+def test_a_secret_stands_nowhere_else(tmp_path: Path, step: str) -> None:
+    ending = run(tmp_path, command(f"  - {step}"))
+    assert ending.step.status == "failed"
+    assert "stands for nothing here; a secret can stand in a header of http only" in ending.step.error
 
 
 # errors

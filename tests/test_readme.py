@@ -33,8 +33,11 @@ from fsagent.errors import FsagentError
 from fsagent.faces import cli
 from fsagent.faces.http.routes import TABLE as API
 from fsagent.faces.mcp.tools import TOOLS
-from fsagent.model import Command, Status, Step, ToolCall, ToolResult, Turn
+from fsagent.model import Command, Status, Step, ToolCall, ToolResult, Turn, Usage
+from fsagent.modelfind import SUGGESTED
+from fsagent.modelsettings import KEYS, provider_of
 from fsagent.policy import decide
+from fsagent.secrets import REFERENCE, sources
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context
 from fsagent.workspace.commands import CommandFields, read_command
@@ -209,17 +212,40 @@ def test_the_tables_hold_every_field(name: str, schema: type[msgspec.Struct]) ->
 
 
 def settings_shown() -> tuple[dict[str, str], dict[str, str]]:
-    """The settings table with its defaults: what stands alone, and what stands under ``api``."""
+    """The settings table with its defaults: what stands alone, groups in one line, and what stands under ``api``."""
     rows = {code(row[0])[0]: code(row[1]) for row in table("settings")}
     assert rows.pop("api") == [], "nothing of it holds where nothing is said"
-    alone = {name: value[0] for name, value in rows.items() if "." not in name}
-    return alone, {name.partition(".")[2]: value[0] for name, value in rows.items() if name.startswith("api.")}
+    alone = {name: value[0] if value else '""' for name, value in rows.items()}
+    api = {name.partition(".")[2]: alone.pop(name) for name in list(alone) if name.startswith("api.")}
+    while any("." in name for name in alone):
+        deepest = max(name.count(".") for name in alone)
+        folded: dict[str, str] = {}
+        for name, value in alone.items():
+            group, _, last = name.rpartition(".")
+            if name.count(".") == deepest:
+                before = f"{folded[group][1:-1]}, " if group in folded else ""
+                folded[group] = f"{{{before}{last}: {value}}}"
+            else:
+                folded[name] = value
+        alone = folded
+    return alone, api
+
+
+def names_of(schema: type[msgspec.Struct], prefix: str = "") -> list[str]:
+    """The names of all settings as the table has them, those in groups with dots."""
+    names = []
+    for field in msgspec.structs.fields(schema):
+        group = ApiSettings if field.name == "api" else field.type
+        if isinstance(group, type) and issubclass(group, msgspec.Struct):
+            names += ["api"] * (field.name == "api") + names_of(group, f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names
 
 
 def test_the_settings_table_gives_the_defaults(tmp_path: Path) -> None:
     rows, api = settings_shown()
-    assert [*rows, "api"] == list(Settings.__struct_fields__)
-    assert list(api) == list(ApiSettings.__struct_fields__)
+    assert [code(row[0])[0] for row in table("settings")] == names_of(Settings)
     file = tmp_path / "fsagent.yaml"
     file.write_text("".join(f"{name}: {value}\n" for name, value in rows.items()))
     assert load_settings(file) == Settings()
@@ -307,15 +333,48 @@ def test_the_policy_example_decides_as_shown(tmp_path: Path) -> None:
         assert (tool.subject(prepared), verdict.decision) == (code(subject)[0], decision)
 
 
+def test_the_secrets_example_is_understood(tmp_path: Path) -> None:
+    layout, _ = init_workspace(tmp_path / "ws")
+    layout.settings.write_text(blocks("secrets: settings")[0])
+    secrets = sources(load_settings(layout.settings))
+    raw = f"---\n{blocks('secrets: steps')[0]}---\n".encode()
+    envelope = Envelope(run="r", name="a.md", trigger="inbox", time=NOW)
+    command = read_command(raw, envelope, timeout=1, retries=0, engine="auto")
+    (call,) = Offline().decide(Request(command=command, soul="", now=NOW, run="r"), []).calls
+    assert REFERENCE.findall(call.args["headers"]["Authorization"]) == ["github"]
+    assert secrets["github"].fits(call.args["url"])
+    assert not secrets["pass"].fits(call.args["url"])
+
+
+def every_command(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands by their words, those in groups below their group."""
+    for name, command in group.commands.items():
+        yield above + name, command
+        if isinstance(command, click.Group):
+            yield from every_command(command, f"{above}{name} ")
+
+
 def test_the_command_table_is_that_of_the_command_line() -> None:
-    rows = {code(row[0])[0].split()[1]: row for row in table("commands")}
-    assert list(rows) == list(cli.main.commands)
+    rows = {" ".join(re.findall(r"(?<!\S)[a-z]+", code(row[0])[0])[1:]): row for row in table("commands")}
+    built = dict(every_command(cli.main))
+    assert list(rows) == list(built)
     for name, (usage, does) in rows.items():
-        params = cli.main.commands[name].params
+        params = built[name].params
         options = {max(each.opts, key=len) for each in params if isinstance(each, click.Option)} - {"--workspace"}
         assert {word for word in code(does) if word.startswith("--")} == options, name
         arguments = [each for each in params if isinstance(each, click.Argument)]
-        assert len(code(usage)[0].split()) == 2 + len(arguments), name
+        assert len(code(usage)[0].split()) == 1 + len(name.split()) + len(arguments), name
+
+
+def test_the_examples_of_models_are_settings(tmp_path: Path) -> None:
+    file, shown = tmp_path / "fsagent.yaml", list[str]()
+    for _, settings, key in table("models"):
+        file.write_text(code(settings)[0] + "\n")
+        model = load_settings(file).model
+        provider = provider_of(model.name)
+        assert (code(key) or [""])[0] == ("" if model.base_url else KEYS[provider])
+        shown += [] if model.base_url else [model.name]
+    assert sorted(shown) == sorted(SUGGESTED.values())
 
 
 def test_the_exit_codes_are_those_of_the_code() -> None:
@@ -336,7 +395,7 @@ def test_the_result_fields_and_statuses_are_those_of_the_code() -> None:
     envelope = Envelope(run="r", name="a.md", trigger="task", time=NOW, task="t")
     outcome = Outcome(
         status="failed", started=NOW, finished=NOW, seconds=1, attempts=2, thread="t", engine="offline",
-        changed=("a",), remembered=("b",), error="e",
+        changed=("a",), remembered=("b",), error="e", model="m", usage=Usage(1, 2, 0.5),
     )  # fmt: skip
     paragraph = re.search(r"\*\*Results\*\* have these fields:(.*?)The status", TEXT, re.DOTALL)
     assert paragraph
@@ -360,8 +419,19 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
     shown = {name: value for name, value in lines if name in Settings.__struct_fields__}
     stated, api = settings_shown()
     assert list(shown) == [*stated, "api"]
-    examples = {"timezone", "tools", "triggers"}  # shown with an example in the place of a default
+    examples = {
+        "timezone",
+        "tools",
+        "triggers",
+        "trust",
+        "model",
+        "secrets",
+        "mcp_servers",
+    }  # shown with an example in the place of a default
+    budget = stated.pop("budget")
     assert {name for name in stated if shown[name] != stated[name]} == examples
+    part = layout.settings.read_text().partition("# budget:\n")[2].partition("\n\n")[0]
+    assert f"{{{', '.join(re.findall(r'^#   ([a-z]+: {.*})$', part, re.MULTILINE))}}}" == budget
     part = layout.settings.read_text().partition("# api:\n")[2]
     assert dict(re.findall(r"^#   (\w+): (.*?)\s+#", part, re.MULTILINE)) == api
 
@@ -406,5 +476,10 @@ def test_the_promises_are_numbered_and_each_names_its_proof() -> None:
 def test_the_page_names_no_machine() -> None:
     assert re.findall(r"(?:/home|/root|/Users|/tmp|/work)/\S*", TEXT) == []
     assert (
-        re.findall(r"https?://(?!(?:api\.example\.org|127\.0\.0\.1:8765|ha:TOKEN@HOST))\S+", TEXT, re.IGNORECASE) == []
+        re.findall(
+            r"https?://(?!(?:api\.example\.org|ha\.local:8123|ntfy\.sh/|127\.0\.0\.1:\d+|192\.168\.1\.5|ha:TOKEN@HOST))\S+",
+            TEXT,
+            re.IGNORECASE,
+        )
+        == []
     )

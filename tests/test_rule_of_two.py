@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fsagent.config import Settings
-from fsagent.consent import ApprovalNeeded
+from fsagent.consent import ApprovalNeeded, Consent
 from fsagent.engines.base import Exchange, Request
 from fsagent.errors import ToolError
 from fsagent.model import Answer, Command, Question, Step, ToolCall, ToolResult
@@ -388,3 +388,27 @@ def test_a_tool_that_says_nothing_brings_foreign_text_and_reaches_out(tmp_path: 
     world = House(tmp_path / "w")
     world.tools["silent"] = Silent(world.marks)
     assert [each.tool for each in world.asks(Swayed(does("silent"), does("silent")))] == ["silent"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "call", "free"),
+    [
+        ("Fetch https://api.example.org/a.", {"url": "https://api.example.org/a"}, True),
+        ("Fetch (https://API.example.org/x/../a), please", {"url": "https://api.example.org/a"}, True),
+        ("Fetch https://api.example.org/a", {"url": "https://api.example.org/a?q=secret"}, False),
+        ("Fetch https://api.example.org/a", {"url": "https://api.example.org/a/b"}, False),
+        ("Fetch https://api.example.org/a/b", {"url": "https://api.example.org/a"}, False),
+        ("Fetch api.example.org", {"url": "https://api.example.org/"}, False),
+        ("Post https://api.example.org/a", {"url": "https://api.example.org/a", "method": "POST"}, False),
+        ("Fetch https://api.example.org/a", {"url": "https://api.example.org/a", "body": "x"}, False),
+        ("Fetch https://api.example.org/a", {"url": "https://api.example.org/a", "headers": {"X-A": "b"}}, False),
+    ],
+)
+def test_a_plain_look_at_what_the_owner_named_is_not_asked(asked: str, call: dict[str, Any], free: bool) -> None:
+    http = load_tools()["http"]
+    context: Any = None
+    args = http.prepare(http.understand(call), context)
+    consent = Consent("r1", lambda tool: [(tool, "allow")], {}, frozenset())
+    consent.heed(asked)
+    consent.take_in(True, "a page")
+    assert consent.verdict(http, args, context).allowed is free

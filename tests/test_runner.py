@@ -96,6 +96,7 @@ class WorldHost:
         self.trusts = lambda tool, subject: (tool, subject) in world.trusted
         self.secrets = lambda: world.secrets
         self.exhausted = world.exhausted
+        self.calls_left = lambda calls: 1e9
 
     def keep(self, name: str, text: str) -> str:
         raise AssertionError("nothing here is long")

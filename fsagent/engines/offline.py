@@ -16,9 +16,10 @@ import msgspec
 from fsagent.engines.base import Request
 from fsagent.engines.intents import refusal, understand
 from fsagent.model import Step, ToolCall, Turn
+from fsagent.secrets import REFERENCE
 from fsagent.tools.shell import operator_in
 
-QUIET_TOOLS = frozenset({"write", "append", "edit", "remember", "forget", "task"})
+QUIET_TOOLS = frozenset({"write", "append", "edit", "remember", "forget", "task", "notify"})
 """Tools whose success is no news: a task that used nothing else has nothing to tell a person."""
 
 _CODE_OPTION = re.compile(r"-\w*[ce]|--(?:eval|command)")
@@ -106,8 +107,25 @@ def _filled(call: ToolCall, request: Request, turns: Sequence[Turn]) -> ToolCall
         return value
 
     args = dict(call.args)
+    if call.tool == "http" and isinstance(args.get("headers"), dict):
+        args["headers"] = {name: _filled_header(value, value_of) for name, value in args["headers"].items()}
+        rest = {name: value if name == "headers" else fill(value) for name, value in args.items()}
+        return msgspec.structs.replace(call, args=rest)
     filled = _filled_command_line(args, value_of) if call.tool == "shell" else {}
     return msgspec.structs.replace(call, args=fill(args) | filled)
+
+
+def _filled_header(value: Any, value_of: Callable[[re.Match[str]], str]) -> Any:
+    """A header of ``http`` with all but its secrets, which the tool fills in.
+
+    Raises ``ValueError`` where what is filled in names a secret: only who wrote the playbook may do that.
+    """
+    if not isinstance(value, str):
+        return value
+    filled = _TEMPLATE.sub(lambda match: match[0] if REFERENCE.match(match[0]) else value_of(match), value)
+    if REFERENCE.findall(filled) != REFERENCE.findall(value):
+        raise ValueError("what is filled in in a header of http names a secret; only the steps themselves may do that")
+    return filled
 
 
 def _filled_command_line(args: dict[str, Any], value_of: Callable[[re.Match[str]], str]) -> dict[str, Any]:
@@ -169,6 +187,8 @@ def _value(name: str, request: Request, turns: Sequence[Turn]) -> str:
         }  # fmt: skip
         if rest in values:
             return values[rest]
+    if kind == "secrets":
+        raise ValueError(f"{{{{ {name} }}}} stands for nothing here; a secret can stand in a header of http only")
     raise ValueError(
         f"{{{{ {name} }}}} stands for nothing; known are now, date, time, body, steps.N (a step before this one), "
         "command.name, .thread, .trigger, .id, .task, .slot, .run and .attachments.N"

@@ -14,18 +14,19 @@ from fsagent.faces.door import Caller, settings_of
 from fsagent.files.atomic import read_file, write_atomic
 from fsagent.files.fields import nearest
 from fsagent.files.quiet import identity_of
-from fsagent.model import MAX_DOCUMENT, Question, Trigger
+from fsagent.model import MAX_DOCUMENT, Asking, Question, Trigger
 from fsagent.workspace import approvals, ballot
 from fsagent.workspace.approvals import Pending
+from fsagent.workspace.form import one_line, visible
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder
 
-Decision = Literal["once", "always", "refuse"]
+Decision = Literal["once", "always", "refuse", "answer"]
 
 
 class QuestionView(Struct, frozen=True, kw_only=True):
     """One thing that is asked. ``what`` says it in a few words, ``subject`` exactly; ``ticked`` is the answer in the
-    file so far, or empty."""
+    file so far, or empty. Where ``kind`` is ``answer``, a person's own words are asked for, or one of ``choices``."""
 
     number: int
     what: str
@@ -36,6 +37,8 @@ class QuestionView(Struct, frozen=True, kw_only=True):
     effect: str
     preview: str = ""
     ticked: str = ""
+    kind: Asking = "approval"
+    choices: tuple[str, ...] = ()
 
 
 class ApprovalView(Struct, frozen=True, kw_only=True):
@@ -71,18 +74,17 @@ def list_approvals(layout: Layout) -> list[ApprovalView]:
 
 
 def decide(
-    layout: Layout, wanted: str, decision: Decision, caller: Caller, comment: str = "", question: int = 0
-) -> Decided:
-    """Tick a box under one question of a file, or (0) under all of them. ``wanted`` is the id, the file's name, or
-    ``last`` where there is but one.
+    layout: Layout, wanted: str, decision: Decision, caller: Caller, comment: str = "", question: int = 0,
+    answer: str = "",
+) -> Decided:  # fmt: skip
+    """Answer one question of a file, or (0) all that can be answered so. ``wanted`` is the id, the file's name, or
+    ``last`` where there is but one. ``answer`` is what is said where words are asked for (decision ``answer``).
 
-    Raises ``NotFoundError``, ``ConflictError`` where it is answered or overdue already or the file is no form any more,
-    ``DocumentError`` where it is no text.
+    Raises ``NotFoundError``, ``ConflictError`` where it is answered or overdue already, asks for another kind of
+    answer, or the file is no form any more, ``DocumentError`` where it is no text.
     """
     open_ = _find(layout, wanted)
-    numbers = [question] if question else list(range(1, len(open_.questions) + 1))
-    if question and not 1 <= question <= len(open_.questions):
-        raise NotFoundError(f"there is no question {question} in {open_.file}; it has {len(open_.questions)}")
+    numbers = _meant(open_, decision, question, answer)
     if open_.expires and open_.expires <= datetime.now(UTC):
         raise ConflictError(f"{open_.file} was not answered in time; it counts as refused")
     path = layout.approvals / open_.file
@@ -90,7 +92,7 @@ def decide(
     try:
         before = identity_of(os.lstat(path))
         raw = read_file(path, MAX_DOCUMENT + 1)
-        new = ballot.ticked(raw, len(open_.questions), numbers, decision, comment, by)
+        new = ballot.ticked(raw, open_.questions, numbers, decision, comment, by, answer)
         if identity_of(os.lstat(path)) != before:
             raise ConflictError(f"{open_.file} is being changed by somebody else just now; look again")
         write_atomic(path, new)
@@ -100,8 +102,34 @@ def decide(
         raise ConflictError(f"{open_.file}: {error}; answer in the file itself") from None
     reading = ballot.read(new, open_.id, open_.questions)
     left = tuple(number for number, mark in enumerate(reading.marks, 1) if mark is None)
-    what = ballot.title(open_.questions[question - 1]) if question else approvals.title(open_)
+    what = ballot.title(open_.questions[numbers[0] - 1]) if len(numbers) == 1 else approvals.title(open_)
     return Decided(id=open_.id, file=f"approvals/{open_.file}", run=open_.run, decision=decision, what=what, open=left)
+
+
+def _meant(open_: Pending, decision: Decision, question: int, answer: str) -> list[int]:
+    """The numbers of the questions that this decision is for. Raises ``NotFoundError``, ``ConflictError``."""
+    every = list(range(1, len(open_.questions) + 1))
+    if question and question not in every:
+        raise NotFoundError(f"there is no question {question} in {open_.file}; it has {len(every)}")
+    if bool(answer.strip()) != (decision == "answer"):
+        raise ConflictError(
+            "the decision 'answer' needs a text, and no other decision takes one; a comment may go along"
+        )
+    asked = [question] if question else every
+    if decision == "refuse":
+        return asked
+    kind = "answer" if decision == "answer" else "approval"
+    fit = [number for number in asked if open_.questions[number - 1].kind == kind]
+    if not fit and kind == "answer":
+        raise ConflictError(f"{open_.file} asks for a yes or no: approve or refuse it")
+    if not fit:
+        raise ConflictError(
+            f"{open_.file} asks for your words, not for a yes: answer it (fsagent answer {open_.id} TEXT)"
+        )
+    if kind == "answer" and len(fit) > 1:
+        raise ConflictError(f"{open_.file} asks for {len(fit)} answers, so say for which question: "
+                            f"{', '.join(map(str, fit))}")  # fmt: skip
+    return fit
 
 
 def _find(layout: Layout, wanted: str) -> Pending:
@@ -148,7 +176,8 @@ def _reading(layout: Layout, open_: Pending) -> ballot.Reading:
 def _question(number: int, question: Question, ticked: str) -> QuestionView:
     return QuestionView(
         number=number, what=ballot.title(question), tool=question.tool, subject=question.subject, args=question.args,
-        why=question.why, effect=question.effect, preview=question.preview, ticked=ticked,
+        why=question.why, effect=question.effect, preview=question.preview, ticked=ticked, kind=question.kind,
+        choices=question.choices,
     )  # fmt: skip
 
 
@@ -160,11 +189,15 @@ def approvals_text(views: Sequence[ApprovalView]) -> str:
     for view in views:
         until = f", until {view.expires:%Y-%m-%d %H:%M}" if view.expires else ""
         head = f"{view.id}  {view.command} (by {view.trigger}{f' {view.by}' if view.by else ''}{until})  {view.file}"
-        lines = [ballot.one_line(head, 500)]
+        lines = [one_line(head, 500)]
         for each in view.questions:
             number = f"{each.number}. " if len(view.questions) > 1 else ""
             lines.append(f"  {number}{each.what}" + (f"  [{each.ticked}]" if each.ticked else ""))
-            shown = ballot.visible(each.preview or ("" if each.what.endswith(f"`{each.subject}`") else each.subject))
+            shown = visible(each.preview or ("" if each.what.endswith(f"`{each.subject}`") else each.subject))
             lines += [f"      {line}" for line in shown.splitlines()]
+            lines += [f"      - {one_line(choice, 200)}" for choice in each.choices]
+            if each.kind == "answer":
+                part = f" --question {each.number}" if len(view.questions) > 1 else ""
+                lines.append(f"      (answer it: fsagent answer {view.id} TEXT{part})")
         parts.append("\n".join([*lines, *([f"  {view.fault}"] if view.fault else [])]))
     return "\n".join(parts)

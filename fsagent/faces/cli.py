@@ -14,10 +14,13 @@ import click
 
 from fsagent import __version__
 from fsagent.faces.commands_access import token
-from fsagent.faces.commands_approvals import approvals, approve, refuse
+from fsagent.faces.commands_approvals import answer, approvals, approve, refuse
 from fsagent.faces.commands_mcp import mcp
+from fsagent.faces.commands_model import check_name, model, offer
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
+from fsagent.faces.commands_servers import named, servers
+from fsagent.faces.commands_usage import usage
 from fsagent.faces.options import default_workspace, json_option, leave, workspace_option
 
 _ASK_CODES = {"done": 0, "failed": 3, "interrupted": 3, "refused": 4}
@@ -53,9 +56,10 @@ def main() -> None:
 @main.command()
 @click.argument("root", type=click.Path(readable=False, path_type=Path), metavar="DIR")
 @click.option("--sample", is_flag=True, help="Copy the sample workspace, a small tour by files.")
-def init(root: Path, sample: bool) -> None:
+@click.option("--model", "name", default="", help="Write this model (provider:name) into its fsagent.yaml.")
+def init(root: Path, sample: bool, name: str) -> None:
     """Make DIR a workspace. Nothing that is there is overwritten."""
-    _init(root, sample)
+    _init(root, sample, name)
 
 
 @main.command()
@@ -155,7 +159,7 @@ def show(root: Path, as_json: bool, run: str) -> None:
     click.echo(as_json_text(view) if as_json else run_text(view))
 
 
-for each in (cancel, retry, approvals, approve, refuse):
+for each in (cancel, retry, approvals, approve, answer, refuse):
     main.add_command(each)
 
 
@@ -170,6 +174,9 @@ def tasks(root: Path, as_json: bool) -> None:
 
     views = read_tasks(open_workspace(root))
     click.echo(as_json_text(views) if as_json else tasks_text(views))
+
+
+main.add_command(usage)
 
 
 @main.command()
@@ -223,15 +230,44 @@ def resume(root: Path) -> None:
     click.echo("resumed")
 
 
-for each in (api, mcp, token):
+@servers.command()
+@workspace_option
+@json_option
+@click.argument("name", metavar="NAME")
+@click.pass_context
+def test(context: click.Context, root: Path, as_json: bool, name: str) -> None:
+    """Start or call the server NAME now, and say what it offers. Its tools are pinned if they were not."""
+    from fsagent.config import load_settings
+    from fsagent.contact import contact
+    from fsagent.definitions import told
+    from fsagent.faces.text import as_json_text, visible
+    from fsagent.workspace.layout import make_places, open_workspace
+
+    layout = open_workspace(named(context, root))
+    make_places(layout)
+    found = contact(layout, load_settings(layout.settings), name)
+    if as_json:
+        click.echo(as_json_text(found))
+        return
+    tools = found.pins.now
+    names = ", ".join(each.name for each in tools[:20]) + (f" and {len(tools) - 20} more" if len(tools) > 20 else "")
+    click.echo(visible(f"{name} answered after {found.seconds:g} s and offers {len(tools)} tools: {names}"))
+    if found.pinned:
+        click.echo("they are pinned now, as it describes them; 'fsagent servers' shows them")
+    click.echo(visible(told(found.pins) or f"{name}: all is as you approved it"))
+
+
+for each in (model, servers, api, mcp, token):
     main.add_command(each)
 
 
-def _init(root: Path, sample: bool) -> None:
+def _init(root: Path, sample: bool, name: str = "") -> None:
     from fsagent.workspace.create import init_workspace
 
+    check_name(name)
     layout, made = init_workspace(root, _sample() if sample else None)
     click.echo(f"{layout.root} is a workspace" + (f"; made {', '.join(made)}" if made else "; nothing was missing"))
+    offer(layout, name)
 
 
 def _sample() -> Path:

@@ -1,4 +1,4 @@
-"""The commands by which a person answers what the agent asks: approvals, approve, refuse."""
+"""The commands by which a person answers what the agent asks: approvals, approve, answer, refuse."""
 
 from __future__ import annotations
 
@@ -53,6 +53,18 @@ def approve(root: Path, id_: str, always: bool, question: int, comment: str) -> 
 @click.command()
 @workspace_option
 @click.argument("id_", metavar="ID")
+@click.argument("text", metavar="TEXT")
+@click.option(
+    "--question", default=0, metavar="N", help="Which question of the file, where it asks for several answers."
+)
+def answer(root: Path, id_: str, text: str, question: int) -> None:
+    """Say TEXT to what ID asks; one of its choices ticks that. ID is the short id, the file's name, or 'last'."""
+    _decide(root, id_, "answer", "", question, text)
+
+
+@click.command()
+@workspace_option
+@click.argument("id_", metavar="ID")
 @click.option("--question", default=0, metavar="N", help="Only question N of the file; else all of them.")
 @click.option("--comment", default="", help="Why not; the agent is told.")
 def refuse(root: Path, id_: str, question: int, comment: str) -> None:
@@ -60,15 +72,15 @@ def refuse(root: Path, id_: str, question: int, comment: str) -> None:
     _decide(root, id_, "refuse", comment, question)
 
 
-def _decide(root: Path, id_: str, decision: Decision, comment: str, question: int) -> None:
+def _decide(root: Path, id_: str, decision: Decision, comment: str, question: int, text: str = "") -> None:
     from fsagent.faces.approvals import decide
     from fsagent.faces.door import Caller
     from fsagent.workspace.layout import open_workspace
     from fsagent.workspace.status import daemon_runs
 
     layout = open_workspace(root)
-    done = decide(layout, id_, decision, Caller("cli"), comment, question)
-    word = {"once": "approved", "always": "approved for good", "refuse": "refused"}[decision]
+    done = decide(layout, id_, decision, Caller("cli"), comment, question, text)
+    word = {"once": "approved", "always": "approved for good", "refuse": "refused", "answer": "answered"}[decision]
     then = f"run {done.run} goes on" if daemon_runs(layout) else f"run {done.run} goes on once a daemon is started"
     if done.open:
         then = f"question {', '.join(map(str, done.open))} of {done.file} is still open"
@@ -82,7 +94,7 @@ def _lines(allowed: Sequence[Allowance]) -> str:
 
 
 def _line(each: Allowance) -> str:
-    from fsagent.workspace.ballot import one_line
+    from fsagent.workspace.form import one_line
 
     when = f"{each.since.astimezone():%Y-%m-%d %H:%M}"
     return f"{each.tool} {one_line(each.subject, 200)}  asked for by {each.trigger}  since {when} ({each.by})"

@@ -10,9 +10,17 @@ import msgspec
 
 if TYPE_CHECKING:
     from fsagent.faces.views import RunView, StatusView, TaskLine
-    from fsagent.model import Run
+    from fsagent.model import Run, Usage
 
-_ABOUT = ("command", "task", "workspace", "url", "run", "what")  # the first of these says what a record is about
+_ABOUT = (
+    "command",
+    "task",
+    "server",
+    "workspace",
+    "url",
+    "run",
+    "what",
+)  # the first of these says what a record is about
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -76,9 +84,11 @@ def run_text(view: RunView) -> str:
     run = view.run
     head = [("run", run.run), ("command", run.command), ("status", run.status), ("trigger", run.trigger),
             ("thread", run.thread), ("task", run.task), ("slot", _time(run.slot)), ("engine", run.engine),
+            ("model", _model(view)),
             ("started", _time(run.started)), ("finished", _time(run.finished)), ("attempts", str(run.attempts)),
             ("result", run.result), ("command now", run.settled), ("changed", ", ".join(run.changed)),
-            ("remembered", "; ".join(run.remembered)), ("error", run.error)]  # fmt: skip
+            ("remembered", "; ".join(run.remembered)), ("used", used_words(run.usage)),
+            ("error", run.error)]  # fmt: skip
     parts = ["\n".join(f"{name + ':':<13}{value}" for name, value in head if value)]
     parts.append("command\n" + _indent(view.command))
     steps = [line for event in view.steps if (line := _step(event))]
@@ -88,6 +98,27 @@ def run_text(view: RunView) -> str:
     if body:
         parts.append("result\n" + _indent(body))
     return "\n\n".join(parts)
+
+
+def used_words(usage: Usage) -> str:
+    """What a run used, in a line; "" where it asked no model."""
+    from fsagent.workspace.usage import money
+
+    if not usage:
+        return ""
+    cached = f" ({usage.tokens_cached:,} of them cached)" if usage.tokens_cached else ""
+    cost = money(usage.cost) if usage.cost or not usage.unpriced else "cost unknown"
+    return f"{usage.tokens_in:,} tokens in{cached}, {usage.tokens_out:,} out, {_count(usage.turns, 'turn')}, {cost}"
+
+
+def _model(view: RunView) -> str:
+    """The models that were asked."""
+    ends = [event.get("outcome") or {} for event in view.steps if event["event"] == "finished"]
+    return str(ends[-1].get("model", "")) if ends else ""
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' * (number != 1)}"
 
 
 def _step(event: dict[str, Any]) -> str:
@@ -101,7 +132,7 @@ def _step(event: dict[str, Any]) -> str:
         result = event["result"]
         text = f"failed: {result['error']}" if result.get("error") else result.get("text", "")
         if result.get("diff"):
-            text += "\n" + _visible(result["diff"]).rstrip("\n")
+            text += "\n" + visible(result["diff"]).rstrip("\n")
         return "  → " + text.replace("\n", "\n    ")
     if kind == "retry":
         return f"to be tried again at {event['at']}: {event.get('error', '')}"
@@ -118,7 +149,7 @@ def _time(moment: datetime | None) -> str:
     return moment.strftime(_TIME) if moment else ""
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Lines of some file, with what a terminal would obey or not show as an escape."""
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 

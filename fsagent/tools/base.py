@@ -11,15 +11,18 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
+from fsagent.definitions import Definition, Pins
 from fsagent.errors import ToolError
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
+from fsagent.mcpsettings import McpServer
 from fsagent.model import Fact, Run, ToolCall, ToolResult
 
 Effect = Literal["read", "repeatable", "once"]
 Reach = Literal["inside", "memory", "outside"]
 A = TypeVar("A", bound=Struct)
 _SAYS_NOTHING = ("title", "description", "$defs", "$schema")
+_MAX_NODES = 5_000
 _EMPTY: tuple[tuple[str, object], ...] = (
     ("default", ""), ("default", []), ("default", {}), ("default", None), ("required", []),
     ("additionalProperties", False),
@@ -54,6 +57,13 @@ class Sandbox(Struct, frozen=True, kw_only=True):
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     scratch: Path = Path()
+
+
+class Network(Struct, frozen=True, kw_only=True):
+    """What the tool http may reach: the world, and of the owner's own network the hosts, addresses and networks in
+    ``private``."""
+
+    private: tuple[str, ...] = ()
 
 
 class Home(Protocol):
@@ -99,8 +109,36 @@ class Home(Protocol):
         """The present status, in words."""
         ...
 
+    def notify(self, title: str, text: str, run: str) -> str:
+        """Tell the owner something; gives the notice's file. The same text told twice by one run is one notice."""
+        ...
+
     def sandbox(self) -> Sandbox:
         """How programs are to be locked in, as the settings say now."""
+        ...
+
+    def network(self) -> Network:
+        """What the tool http may reach, as the settings say now."""
+        ...
+
+    def secret(self, name: str, url: str) -> str:
+        """The value of a secret, if it may be sent to this canonical address; else the error says why not."""
+        ...
+
+    def servers(self) -> Sequence[McpServer]:
+        """The MCP servers that are to be used, as the settings say now, with secrets filled in."""
+        ...
+
+    def pins(self, server: str) -> Pins | None:
+        """What is known of an MCP server, and pinned of its tools; None if it was never spoken to."""
+        ...
+
+    def offer(self, server: str, tools: Sequence[Definition], trouble: str) -> Pins:
+        """Record what an MCP server offers now, and in words what was left out of it; the first offer is pinned."""
+        ...
+
+    def server_trouble(self, server: str, why: str) -> None:
+        """Record why the tools of an MCP server are not there; empty where they are."""
         ...
 
 
@@ -128,19 +166,25 @@ class Tool(ABC, Generic[A]):
     the same outcome, ``once`` must not be done again unless ``happened`` can tell. ``slow`` marks tools that may take
     long (programs, the network): runs that use them never keep others waiting. ``hint`` says to a model what the tool
     is for and what its arguments mean, in as few words as will do; ``pages`` that it can be asked for the rest of a
-    long result. ``rule`` is the name under which the policy finds it, where that is not its own.
+    long result. ``asks`` means that the call is itself a question to a person: it is never run, what they write is its
+    result.
 
     Limits: a tool is one object used by several threads; it keeps no state between calls.
     """
 
-    name: ClassVar[str]
+    name: str
     args: type[A]
     main: ClassVar[str]
-    effect: ClassVar[Effect] = "once"
+    effect: Effect = "once"
     slow: ClassVar[bool] = True
-    hint: ClassVar[str] = ""
+    hint: str = ""
     pages: ClassVar[bool] = False
-    rule: str = ""
+    asks: ClassVar[bool] = False
+
+    @property
+    def rule(self) -> str:
+        """The name under which policy looks for rules: the tool's own, or of what it belongs to (an MCP server)."""
+        return self.name
 
     def understand(self, args: dict[str, Any]) -> A:
         """Arguments as they were written (JSON values; "" names the main one), as a value of ``args``.
@@ -168,14 +212,15 @@ class Tool(ABC, Generic[A]):
         soul, the tasks); or ``outside``, which is what holds for a tool that says nothing."""
         return "outside"
 
+    def named_in(self, args: A, text: str) -> bool:
+        """True if the call carries nothing but what stands word for word in ``text``. Then whoever wrote the text has
+        asked for just this call, and nobody else can have put anything into it."""
+        return False
+
     def foreign(self, args: A, result: ToolResult) -> bool:
         """True where the result may hold text that somebody else than the owner wrote: true of anything that was read
         anywhere. What was so taken in never gains authority (see ``consent``)."""
         return True
-
-    def doubt(self, args: A, context: Context) -> str:
-        """Why a person must be asked for this call though the policy allows it; "" where nothing is in doubt."""
-        return ""
 
     @abstractmethod
     def run(self, args: A, context: Context) -> ToolResult:
@@ -193,6 +238,25 @@ class Tool(ABC, Generic[A]):
         """What policy patterns are matched against: exactly what will be used (a path, a command line, a URL)."""
         return str(getattr(args, self.main))
 
+    def doubt(self, args: A, context: Context) -> str:
+        """Why a person must be asked about this call although the policy allows it, or though it was allowed for good;
+        empty where there is no reason. Only reads. ``args`` are prepared."""
+        return ""
+
+    def written(self, args: A) -> dict[str, Any]:
+        """The arguments as a call would name them, those that say something: what ``understand`` takes."""
+        kept = {}
+        for each in msgspec.structs.fields(args):
+            value = getattr(args, each.name)
+            default = each.default if each.default_factory is msgspec.NODEFAULT else each.default_factory()
+            if value != default:
+                kept[each.name] = msgspec.json.decode(msgspec.json.encode(value))  # as it is when it was recorded
+        return kept
+
+    def choices(self, args: A) -> tuple[str, ...]:
+        """What there is to choose from, where the call asks a person something (``asks``)."""
+        return ()
+
     def preview(self, args: A, context: Context) -> str:
         """What the call would do, for a person who is to approve it: a diff, a whole request. Only reads.
 
@@ -209,21 +273,30 @@ class Tool(ABC, Generic[A]):
         return None
 
 
-def lean_schema(schema: dict[str, Any]) -> dict[str, Any]:
+def lean_schema(schema: dict[str, Any], words: int = 0) -> dict[str, Any]:
     """A JSON Schema as small as it can be with the same meaning for a model: references put in place, titles, texts
-    and empty defaults left out. A reference that leads into itself ends as any value."""
+    and empty defaults left out. A reference that leads into itself ends as any value. Of descriptions ``words``
+    characters are kept. Raises ``ValueError`` where it would become huge (references to references)."""
     parts = schema.get("$defs", {})
+    nodes = 0
 
     def lean(node: Any, inside: tuple[str, ...] = ()) -> Any:
+        nonlocal nodes
+        nodes += 1
+        if nodes > _MAX_NODES:
+            raise ValueError("the schema is too large")
         if not isinstance(node, dict):
             return [lean(each, inside) for each in node] if isinstance(node, list) else node
         if "$ref" in node:
             name = str(node["$ref"]).rpartition("/")[2]
-            return {} if name in inside else lean(parts.get(name, {}), (*inside, name))
-        kept = {}
+            part = parts.get(name, {}) if isinstance(parts, dict) else {}
+            return {} if name in inside else lean(part, (*inside, name))
+        kept: dict[str, Any] = {}
         for key, value in node.items():
-            if key == "properties":
+            if key == "properties" and isinstance(value, dict):
                 kept[key] = {name: lean(each, inside) for name, each in value.items()}
+            elif key == "description" and words and isinstance(value, str):
+                kept[key] = value if len(value) <= words else f"{value[:words].rstrip()}…"
             elif key not in _SAYS_NOTHING and (key, value) not in _EMPTY:
                 kept[key] = lean(value, inside)
         return kept

@@ -1,7 +1,9 @@
 """The tool that speaks to the web: http.
 
-One request to exactly the address that policy saw: no redirects, no proxy, no cookies. Limits: http and https only;
-1 MiB of an answer is read; what a name resolves to is not checked, so an allowed host decides where it points.
+One request to exactly the address that policy saw: no redirects, no proxy, no cookies. A name is resolved once, and
+the connection goes to an address that was checked: none of the owner's own network but what the settings list. Header
+values may hold ``{{ secrets.NAME }}``, which is filled in when the request is sent and nowhere else.
+Limits: http and https only; 1 MiB of an answer is read; a server may send a secret back.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -17,12 +20,15 @@ from msgspec.structs import replace
 from fsagent.errors import ToolError
 from fsagent.files.fields import format_duration
 from fsagent.model import ToolResult
-from fsagent.tools.base import Context, Tool
+from fsagent.secrets import REFERENCE
+from fsagent.tools.base import Context, Home, Network, Tool
+from fsagent.tools.network import Resolve, permitted, resolve
 from fsagent.tools.text import clip, decode, seconds
 from fsagent.tools.url import Url, canonical
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
+    from socket import socket
 
 MAX_BYTES = 1024 * 1024
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
@@ -30,6 +36,7 @@ METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 _REPEATABLE = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")
 _PASSING = (408, 425, 429)
 _OURS = ("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect")
+_URLS = re.compile(r"https?://[^\s<>\"']+", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # Real ones only: Python knows encodings (punycode, unicode_escape) that a hostile answer could make slow or odd.
 _CHARSET = re.compile(
@@ -42,7 +49,10 @@ _SHOWN_ERROR = 2_000
 
 
 class HttpArgs(Struct, frozen=True, forbid_unknown_fields=True):
-    """``body`` is sent as UTF-8; ``timeout`` (``30`` or ``2m``) is for the whole request."""
+    """``body`` is sent as UTF-8; ``timeout`` (``30`` or ``2m``) is for the whole request.
+
+    Values of ``headers`` may hold ``{{ secrets.NAME }}``.
+    """
 
     url: str
     method: str = "GET"
@@ -52,12 +62,16 @@ class HttpArgs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Http(Tool[HttpArgs]):
-    """Send one request to a web address."""
+    """Send one request to a web address. ``resolve`` gives the addresses of a name, as ``network.resolve`` does."""
 
     name = "http"
+    hint = "One web request. Redirects are told, not followed."
     args = HttpArgs
     main = "url"
     effect = "once"
+
+    def __init__(self, resolve: Resolve = resolve) -> None:
+        self._resolve = resolve
 
     def prepare(self, args: HttpArgs, context: Context) -> HttpArgs:
         """The arguments with the address in its canonical spelling."""
@@ -65,6 +79,12 @@ class Http(Tool[HttpArgs]):
             return replace(args, url=str(canonical(args.url)))
         except ToolError:
             return args
+
+    def named_in(self, args: HttpArgs, text: str) -> bool:
+        """True of a plain look at an address that the text names."""
+        if args.method.upper() not in ("GET", "HEAD") or args.headers or args.body:
+            return False
+        return any(self.subject(HttpArgs(url.rstrip(".,;:!?)]}>\"'"))) == args.url for url in _URLS.findall(text))
 
     def subject(self, args: HttpArgs) -> str:
         """The canonical address; one that cannot be used stays as it is, for ``run`` to refuse."""
@@ -82,7 +102,10 @@ class Http(Tool[HttpArgs]):
         allowed = min(seconds(args.timeout, "timeout"), context.seconds_left())
         if allowed <= 0:
             raise ToolError("the run has no time left")
-        exchange = _Exchange(url, method, _headers(args), args.body.encode("utf-8", "replace"), allowed)
+        network = context.home.network()
+        headers = {name: _with_secrets(value, url, context.home) for name, value in _headers(args).items()}
+        body = args.body.encode("utf-8", "replace")
+        exchange = _Exchange(url, method, headers, body, allowed, network, self._resolve)
         exchange.carry_out(context)
         return _result(exchange, context.max_output)
 
@@ -90,8 +113,18 @@ class Http(Tool[HttpArgs]):
 class _Exchange:
     """One request and its answer, on a thread of its own, so that a slow name server or peer cannot hold up the run."""
 
-    def __init__(self, url: Url, method: str, headers: dict[str, str], body: bytes, allowed: float) -> None:
-        self.url, self.method, self.headers, self.body, self.allowed = url, method, headers, body, allowed
+    def __init__(
+        self,
+        url: Url,
+        method: str,
+        headers: dict[str, str],
+        body: bytes,
+        allowed: float,
+        network: Network,
+        resolve: Resolve,
+    ) -> None:
+        self.url, self.method, self.body, self.allowed = url, method, body, allowed
+        self._network, self._resolve = network, resolve
         self.status = 0
         self.reason = ""
         self.content = b""
@@ -99,9 +132,12 @@ class _Exchange:
         self.charset = ""
         self.encoding = ""
         self.location = ""
+        self._headers = headers
         self._sent = False
+        self._over = False  # nobody waits any more: what has not been sent is not to be
+        self._lock = threading.Lock()
         self._error: Exception | None = None
-        self._connection: HTTPConnection | None = None
+        self._socket: socket | None = None
 
     @property
     def name(self) -> str:
@@ -125,28 +161,56 @@ class _Exchange:
     def _work(self) -> None:
         from http.client import HTTPException
 
+        connection: HTTPConnection | None = None
         try:
-            self._connection = self._connect()
-            self._connection.connect()
-            self._sent = True
-            self._connection.request(self.method, self.url.target, self.body or None, self.headers)
-            with self._connection.getresponse() as answer:
+            found = self._resolve(self.url.host, self.url.port)
+            allowed = permitted(self.url.host, found, self._network.private)
+            connection = None if self._given_up() else self._connect(allowed)
+            if connection is None or self._given_up(sending=True):
+                return
+            connection.request(self.method, self.url.target, self.body or None, self._headers)
+            with connection.getresponse() as answer:
                 self._take(answer)
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError, ToolError) as error:
             self._error = error
         finally:
-            if self._connection is not None:
-                self._connection.close()
+            if connection is not None:
+                connection.close()
+            elif self._socket is not None:
+                self._socket.close()
 
-    def _connect(self) -> HTTPConnection:
+    def _given_up(self, *, sending: bool = False) -> bool:
+        """True if nobody waits any more; else, with ``sending``, the request counts as sent from now on."""
+        with self._lock:
+            self._sent = sending and not self._over
+            return self._over
+
+    def _connect(self, addresses: Sequence[str]) -> HTTPConnection:
+        """A connection to the first of these addresses that takes it, and to nothing else, under the host's name."""
+        import socket
         from http.client import HTTPConnection, HTTPSConnection
 
+        for number, address in enumerate(addresses, 1):
+            try:
+                self._socket = socket.create_connection((address, self.url.port), self.allowed)  # nothing to resolve
+                break
+            except OSError:
+                if number == len(addresses) or self._over:
+                    raise
+        assert self._socket is not None
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.url.scheme == "http":
-            return HTTPConnection(self.url.host, self.url.port, timeout=self.allowed)
-        import ssl
+            connection = HTTPConnection(self.url.host, self.url.port)
+        else:
+            import ssl
 
-        secure = ssl.create_default_context()
-        return HTTPSConnection(self.url.host, self.url.port, timeout=self.allowed, context=secure)
+            secure = ssl.create_default_context()
+            connection = HTTPSConnection(self.url.host, self.url.port, context=secure)
+            shaking = secure.wrap_socket(self._socket, server_hostname=self.url.host, do_handshake_on_connect=False)
+            self._socket = shaking  # from here on it can be woken
+            shaking.do_handshake()
+        connection.sock, connection.auto_open = self._socket, 0  # it never connects by itself
+        return connection
 
     def _take(self, answer: HTTPResponse) -> None:
         self.status, self.reason = answer.status, answer.reason
@@ -159,13 +223,15 @@ class _Exchange:
             raise ConnectionError("the answer broke off")
 
     def _abort(self) -> None:
-        """Wake the thread from whatever it waits for, but for the name server, which has a time-out of its own."""
+        """Let the thread send nothing any more, and wake it from what it waits for, but for the name server, which has
+        a time-out of its own."""
         import socket
 
-        sock = self._connection.sock if self._connection is not None else None
-        if sock is not None:
+        with self._lock:
+            self._over = True
+        if self._socket is not None:
             try:
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which takes the state from the thread
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # not TLS's own, which takes its state away
             except OSError:
                 pass
 
@@ -178,6 +244,8 @@ class _Exchange:
     def _explained(self, error: Exception) -> ToolError:
         import socket
 
+        if isinstance(error, ToolError):
+            return ToolError(f"{self.name}: {error}")
         distrust = getattr(error, "verify_message", "")  # of ssl.SSLCertVerificationError, without importing it
         if distrust:
             return ToolError(f"{self.name}: the certificate is not trusted: {distrust}")
@@ -202,11 +270,26 @@ def _headers(args: HttpArgs) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() not in given} | args.headers
 
 
+def _with_secrets(value: str, url: Url, home: Home) -> str:
+    """A header's value with its secrets. Raises ``ToolError`` for one that may not be sent to this address."""
+
+    def secret(found: re.Match[str]) -> str:
+        value = home.secret(found[1], str(url))
+        if not value.isprintable() or not value.isascii():
+            raise ToolError(f"headers: the secret {found[1]} must be plain ASCII text on one line")
+        return value
+
+    return REFERENCE.sub(secret, value)
+
+
 def _result(answer: _Exchange, limit: int) -> ToolResult:
     """The answer for the engine, or the ``ToolError`` that it amounts to."""
     said = f"{answer.status} {answer.reason}".strip()
     if 300 <= answer.status < 400 and answer.location:
-        raise ToolError(f"{answer.name}: {said}: it points to {_target(answer)}; ask for that address instead")
+        raise ToolError(
+            f"{answer.name}: {said}: it points to {_target(answer)}, which was not called. To call "
+            "it is a new call, and the policy judges it anew"
+        )
     text = _text(answer)
     if answer.status >= 400:
         passing = answer.status in _PASSING or answer.status >= 500

@@ -25,6 +25,7 @@ from fsagent.files.documents import read_document
 from fsagent.files.names import conflict_of, is_temporary
 from fsagent.model import MAX_DOCUMENT, Question
 from fsagent.workspace import ballot
+from fsagent.workspace.form import one_line
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, is_run_id
 
@@ -191,14 +192,14 @@ def print_of(raw: bytes) -> str:
 
 def who(envelope: Envelope) -> str:
     """Who asks, in words."""
-    name = ballot.one_line(envelope.path or envelope.name, 200)
+    name = one_line(envelope.path or envelope.name, 200)
     return f"{name} (access {envelope.by})" if envelope.by else name
 
 
 def words(folder: RunFolder, most: int) -> str:
     """The beginning of a command's text, on one line."""
     try:
-        return ballot.one_line(read_document(folder.raw(), "command").body, most)
+        return one_line(read_document(folder.raw(), "command").body, most)
     except (DocumentError, OSError):
         return ""
 

@@ -18,13 +18,14 @@ from fsagent.errors import DocumentError
 from fsagent.files.documents import decode, read_document, write_document
 from fsagent.files.yamltext import dump_mapping, load_mapping, plain
 from fsagent.model import Choice, Question
+from fsagent.workspace import asking
+from fsagent.workspace.form import Line, block, one_line, outside, quoted
 
 LABELS: dict[str, Choice] = {"approve once": "once", "always allow this": "always", "refuse": "refuse"}
 MAX_SHOWN = 16 * 1024
 """The most characters that one block has; arguments that are longer are approved or refused as they are."""
 MAX_ALL = 400_000
 MAX_COMMENT = 2_000
-_Line = tuple[int, str, str]
 _BOX = re.compile(
     r"(?P<head>\s*[-*+]\s+\[)(?P<mark>[^\]]{0,5})(?P<close>\]\s*)"
     r"(?P<label>approve once|always allow this|refuse)\b(?P<tail>.*)",
@@ -32,7 +33,6 @@ _BOX = re.compile(
 )
 _HEADING = re.compile(r"\s*#+\s*Question\s+(\d{1,4})\b.*", re.IGNORECASE)
 _COMMENT = re.compile(r"\s*Comment\s*:(.*)", re.IGNORECASE)
-_FENCE = re.compile(r"\s*(`{3,})\s*(\w*)\s*")
 _BY = re.compile(r"\s*\(((?:cli|http|mcp)(?: [\w.-]{1,40})?)\)\s*")
 _VERBS = {
     "shell": "run", "http": "send a request to", "read": "read", "write": "write", "append": "add to", "edit": "change",
@@ -62,10 +62,12 @@ class Asked(Struct, frozen=True, kw_only=True):
 
 
 class Mark(Struct, frozen=True, kw_only=True):
-    """A person's answer to one question, as the file has it. ``args`` is None where the arguments are as asked."""
+    """A person's answer to one question, as the file has it. ``args`` is None where the arguments are as asked;
+    ``text`` is what they said where their words were asked for."""
 
     choice: Choice
     comment: str = ""
+    text: str = ""
     by: str = ""
     args: dict[str, Any] | None = None
 
@@ -86,6 +88,8 @@ class Reading(Struct, frozen=True, kw_only=True):
 def title(question: Question) -> str:
     """What is wanted, in a few words of one line."""
     shown = one_line(question.subject, 100).replace("`", "'")
+    if question.kind == "answer":
+        return f"ask you `{shown}`"
     return f"{_VERBS.get(question.tool, f'use {question.tool} on')} `{shown}`" if shown else f"use {question.tool}"
 
 
@@ -95,26 +99,35 @@ def render(asked: Asked, questions: Sequence[Question]) -> bytes:
         "id": asked.id, "run": asked.run, "expires": asked.expires.isoformat(timespec="seconds"),
         "hashes": [question.hash[:16] for question in questions],
     }  # fmt: skip
-    many = len(questions) > 1
-    what = f"do {len(questions)} things" if many else title(questions[0])
-    boxes, until = "a box under each question" if many else "one box", f"{asked.expires:%Y-%m-%d %H:%M}"
-    how = f"Tick {boxes} (put an x between the brackets) and save. Until then nothing happens; after {until} it counts"
-    parts = [f"**{asked.who} waits for you: may the agent {what}?**", f"{how} as refused."]
+    many, until = len(questions) > 1, f"{asked.expires:%Y-%m-%d %H:%M}"
+    words = any(question.kind == "answer" for question in questions)
+    how = f"Tick {'a box under each question' if many else 'one box'} (put an x between the brackets) and save."
+    if words and many:
+        what = f"waits for you: it has {len(questions)} questions."
+        how += " Where your words are asked for, write them below `Answer:`, and tick `answered` if no other box fits."
+    elif words:
+        what, how = title(questions[0]).replace("ask you", "asks you:", 1), asking.how(questions[0])
+    else:
+        what = f"waits for you: may the agent {f'do {len(questions)} things' if many else title(questions[0])}?"
+    parts = [f"**{asked.who} {what}**", f"{how} Until then nothing happens; after {until} it counts as refused."]
     for number, question in enumerate(questions, 1):
         if many:
             parts.append(f"## Question {number}: {title(question)}")
+        if question.kind == "answer":
+            parts += asking.put(question, _room(len(questions)))
+            continue
         parts.append("\n".join(f"- [ ] {label}" for label in LABELS))
         parts.append("Comment:")
         parts += _details(question, len(questions))
     said = f": “{asked.words}”" if asked.words else ""
-    parts.append(f"### Who asks\n\nThe command {asked.who}, run {asked.run}{said}")
+    parts.append(f"{asking.WHO_ASKS}\n\nThe command {asked.who}, run {asked.run}{said}")
     return write_document(head, "\n\n".join(parts))
 
 
 def _details(question: Question, count: int) -> Iterator[str]:
-    yield "### What exactly\n\n" + _fenced("text", question.subject, count)
+    yield "### What exactly\n\n" + quoted("text", question.subject, _room(count))
     if question.preview:
-        yield _fenced("diff", question.preview, count)
+        yield quoted("diff", question.preview, _room(count))
     risk = _OUTSIDE.get(question.tool) or _RISKS.get(question.effect, _RISKS["once"])
     always = (
         f"every later call of {question.tool} with exactly what the first block above says, whatever else it is given, "
@@ -124,7 +137,7 @@ def _details(question: Question, count: int) -> Iterator[str]:
     yield f"- Why you are asked: {why}.\n- The risk: {risk}\n- “Always” allows {always}"
     text = arguments(question, count)
     if text:
-        yield "To change what is done, change this block before you tick:\n\n" + _block("yaml", text)
+        yield "To change what is done, change this block before you tick:\n\n" + block("yaml", text)
     else:
         yield "The arguments are too long to be shown and changed here; `fsagent show` has all of them."
 
@@ -144,13 +157,17 @@ def read(raw: bytes, id_: str, questions: Sequence[Question]) -> Reading:
         return Reading(marks=nothing, faults=(str(error.faults[0].message),))
     if str(document.fields.get("id", "")) != id_:
         return Reading(marks=nothing, faults=(f"its 'id:' is not {id_}, so it answers nothing; put that back",))
-    parts = _parts(document.body.split("\n"), len(questions))
+    whole = document.body.split("\n")
+    parts = _parts(whole, len(questions))
     if parts is None:
         return Reading(marks=nothing, faults=("its headings 'Question 1' and so on are not there once each",))
     marks, faults = list[Mark | None](), list[str]()
     for number, (lines, question) in enumerate(zip(parts, questions, strict=True), 1):
         where = f"question {number}: " if len(questions) > 1 else ""
-        mark, fault = _mark(lines, question, len(questions))
+        if question.kind == "answer":
+            mark, fault = _spoken(whole, parts, number, question)
+        else:
+            mark, fault = _mark(lines, question, len(questions))
         marks.append(mark)
         if fault:
             faults.append(where + fault)
@@ -166,89 +183,85 @@ def id_in(raw: bytes) -> tuple[str, str]:
     return str(fields.get("id", "")), str(fields.get("run", ""))
 
 
-def ticked(raw: bytes, count: int, numbers: Sequence[int], choice: Choice, comment: str, by: str) -> bytes:
-    """The file with this box ticked under these questions (from 1), as a person would; all else stays as it is.
+def ticked(
+    raw: bytes, questions: Sequence[Question], numbers: Sequence[int], choice: Choice, comment: str, by: str,
+    text: str = "",
+) -> bytes:  # fmt: skip
+    """The file answered under these questions (from 1), as a person would; all else stays as it is.
 
-    Raises ``ValueError`` in words where a box is missing or another one is ticked already, ``DocumentError`` for what
-    is no text.
+    ``text`` is the answer where words are asked for. Raises ``ValueError`` in words where a box is missing or another
+    one is ticked already, ``DocumentError`` for what is no text.
     """
-    text, encoding = decode(raw, "the file")
-    bom = raw[: len(raw) - len(text.encode(encoding))]
-    eol = "\r\n" if "\r\n" in text else "\n"
-    lines = text.replace("\r\n", "\n").split("\n")
-    wanted = next(label for label, each in LABELS.items() if each == choice)
-    done: dict[int, int] = {}
-    number, noted = 1 if count == 1 else 0, 0
-    for at, line, language in _outside(lines):
-        if language:
-            continue
-        heading, box, words = _HEADING.fullmatch(line), _BOX.fullmatch(line), _COMMENT.fullmatch(line)
-        if heading and count > 1:
-            number = int(heading[1])
-        if number not in numbers:
-            continue
+    decoded, encoding = decode(raw, "the file")
+    bom = raw[: len(raw) - len(decoded.encode(encoding))]
+    eol = "\r\n" if "\r\n" in decoded else "\n"
+    lines = decoded.replace("\r\n", "\n").split("\n")
+    parts = _parts(lines, len(questions))
+    if parts is None:
+        raise ValueError("its headings 'Question 1' and so on are not there once each")
+    for number in sorted(set(numbers)):
+        question, part = questions[number - 1], parts[number - 1]
+        if question.kind == "answer":
+            words = comment if choice == "refuse" else text
+            asking.fill(lines, part, _end(parts, number, lines), question, choice, words, by)
+        else:
+            _tick(lines, part, choice, comment, by)
+    return bom + eol.join("\n".join(lines).split("\n")).encode(encoding)
+
+
+def _tick(lines: list[str], part: Sequence[Line], choice: Choice, comment: str, by: str) -> None:
+    """Tick the box of this name in one part, and put the comment behind the next ``Comment:``."""
+    wanted = next((label for label, each in LABELS.items() if each == choice), "")
+    done = noted = False
+    for at, line, language in part:
+        box, words = (None, None) if language else (_BOX.fullmatch(line), _COMMENT.fullmatch(line))
         if box and box["mark"].strip().lower() == "x":
             raise ValueError(f"'{box['label']}' is ticked there already")
-        if box and box["label"].lower() == wanted and number not in done:
-            done[number] = at
+        if box and box["label"].lower() == wanted and not done:
+            done = True
             lines[at] = f"{box['head']}x{box['close']}{box['label']} ({by})"
-        if words and number in done and noted < number and comment:
-            noted = number
+        if words and done and not noted and comment:
+            noted = True
             lines[at] = f"{line.rstrip()} {one_line(comment, MAX_COMMENT)}"
-    if len(done) != len(set(numbers)):
+    if not done:
         raise ValueError(f"there is no box '{wanted}' in it any more")
-    return bom + eol.join(lines).encode(encoding)
 
 
-def one_line(text: str, most: int) -> str:
-    """A text on one line, at most so long, with everything that cannot be seen made visible."""
-    text = visible(" ".join(text.split()))
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def visible(text: str) -> str:
-    """A text in which nothing can hide or turn what is beside it: all that is not printed is written as an escape."""
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
-
-
-def _parts(lines: Sequence[str], count: int) -> list[list[_Line]] | None:
-    """The lines outside of blocks under each question, and the blocks; None where the headings are not all there."""
+def _parts(lines: Sequence[str], count: int) -> list[list[Line]] | None:
+    """The lines outside of blocks under each question, its heading first, and the blocks; None where the headings are
+    not all there."""
     if count == 1:
-        return [list(_outside(lines))]
-    parts: dict[int, list[_Line]] = {}
-    current: list[_Line] = []
+        return [list(outside(lines))]
+    parts: dict[int, list[Line]] = {}
+    current: list[Line] = []
     order: list[int] = []
-    for each in _outside(lines):
+    for each in outside(lines):
         heading = None if each[2] else _HEADING.fullmatch(each[1])
         if heading:
             number = int(heading[1])
             order.append(number)
             current = parts.setdefault(number, [])
-        else:
-            current.append(each)
+        current.append(each)
     return [parts[number] for number in range(1, count + 1)] if order == list(range(1, count + 1)) else None
 
 
-def _outside(lines: Sequence[str]) -> Iterator[_Line]:
-    """Each line that stands in no fenced block, with its number; a whole block as one entry, with its language.
-
-    A block that is never closed reaches to the end and has the language ``?``.
-    """
-    fence, language, begin = "", "", 0
-    for at, line in enumerate(lines):
-        found = _FENCE.fullmatch(line)
-        if not fence and found:
-            fence, language, begin = found[1], found[2] or "text", at
-        elif not fence:
-            yield at, line, ""
-        elif found and not found[2] and len(found[1]) >= len(fence):
-            yield begin, "".join(f"{each}\n" for each in lines[begin + 1 : at]), language
-            fence = ""
-    if fence:
-        yield begin, "", "?"
+def _end(parts: Sequence[Sequence[Line]], number: int, lines: Sequence[str]) -> int:
+    """The line behind the part of this question."""
+    return parts[number][0][0] if number < len(parts) else len(lines)
 
 
-def _mark(lines: Sequence[_Line], question: Question, count: int) -> tuple[Mark | None, str]:
+def _spoken(
+    lines: Sequence[str], parts: Sequence[Sequence[Line]], number: int, question: Question
+) -> tuple[Mark | None, str]:
+    """As ``_mark``, where a person's words are asked for."""
+    end, room, last = _end(parts, number, lines), _room(len(parts)), number == len(parts)
+    decision, text, by, fault = asking.read(lines, parts[number - 1], end, question, room, last)
+    if decision == "refuse":
+        return Mark(choice="refuse", comment=text[:MAX_COMMENT], by=by), ""
+    return (Mark(choice="answer", text=text, by=by) if decision else None), fault
+
+
+def _mark(lines: Sequence[Line], question: Question, count: int) -> tuple[Mark | None, str]:
     """The answer under one question; or why there is none, where somebody seems to have given one."""
     boxes: dict[Choice, tuple[str, str]] = {}
     for _, line, language in lines:
@@ -274,7 +287,7 @@ def _mark(lines: Sequence[_Line], question: Question, count: int) -> tuple[Mark 
     return Mark(choice=choice, comment=_comment(lines), by=by[1] if by else "", args=args), ""
 
 
-def _comment(lines: Sequence[_Line]) -> str:
+def _comment(lines: Sequence[Line]) -> str:
     """What stands behind ``Comment:`` and below it, up to the next heading or block."""
     words: list[str] | None = None
     for _, line, language in lines:
@@ -288,7 +301,7 @@ def _comment(lines: Sequence[_Line]) -> str:
     return "\n".join(line.strip() for line in words or []).strip()[:MAX_COMMENT]
 
 
-def _changed(lines: Sequence[_Line], question: Question, count: int) -> dict[str, Any] | None:
+def _changed(lines: Sequence[Line], question: Question, count: int) -> dict[str, Any] | None:
     """The arguments as a person changed them, None where they did not. Raises ``ValueError`` in words."""
     asked = arguments(question, count)
     blocks = [text for _, text, language in lines if language == "yaml"]
@@ -312,15 +325,3 @@ def _values(text: str) -> Mapping[str, Any]:
 def _room(count: int) -> int:
     """How many characters a block may have in a file of so many questions."""
     return min(MAX_SHOWN, MAX_ALL // (3 * count))
-
-
-def _fenced(language: str, text: str, count: int) -> str:
-    shown, room = visible(text), _room(count)
-    more = len(shown) - room
-    return _block(language, shown if more <= 0 else f"{shown[:room]}\n… ({more:,} more characters)")
-
-
-def _block(language: str, text: str) -> str:
-    """A fenced block that nothing in the text can close."""
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text}{'' if text.endswith(chr(10)) else chr(10)}{fence}"

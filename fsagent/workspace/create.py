@@ -9,7 +9,8 @@ import msgspec
 
 from fsagent.config import SETTINGS_TEMPLATE
 from fsagent.facts import SOUL_TEMPLATE
-from fsagent.files.atomic import write_new
+from fsagent.files.atomic import write_atomic, write_new
+from fsagent.modelfind import with_model
 from fsagent.workspace.layout import FORMAT, Layout, make_places, open_workspace
 from fsagent.workspace.tokens import Tokens
 
@@ -63,3 +64,12 @@ def init_workspace(root: Path, sample: Path | None = None) -> tuple[Layout, list
     except FileExistsError:
         open_workspace(root)
     return layout, made
+
+
+def name_model(layout: Layout, name: str, base_url: str = "") -> None:
+    """Write a model into fsagent.yaml, whose other characters stay. Raises ``DocumentError`` where one is there."""
+    try:
+        raw = layout.settings.read_bytes()
+    except FileNotFoundError:
+        raw = b""
+    write_atomic(layout.settings, with_model(raw, name, base_url))

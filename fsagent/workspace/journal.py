@@ -29,14 +29,15 @@ _BLOCK = 64 * 1024
 class Journal:
     """Appends records; safe to share between threads. One process writes, any number may read.
 
-    ``listener`` sees every record after it was written, for the line on the daemon's screen. Values that ``redactor``
-    knows are masked in both; it may be set at any time, and holds for the records from then on.
+    ``listener`` sees every record after it was written, for the line on the daemon's screen; so does who is added by
+    ``heard_by``. Values that ``redactor`` knows are masked in all of them; it may be set at any time, and holds for the
+    records from then on.
     """
 
     def __init__(self, folder: Path, now: Callable[[], datetime], listener: Listener | None = None) -> None:
         self._folder = folder
         self._now = now
-        self._listener = listener
+        self._listeners = [listener] if listener else []
         self.redactor: Redactor | None = None
         self._lock = threading.Lock()
         self._sync_lock = threading.Lock()
@@ -63,8 +64,12 @@ class Journal:
             self._written += 1
         if durable:
             self.sync()
-        if self._listener:
-            self._listener(record)
+        for listener in self._listeners:
+            listener(record)
+
+    def heard_by(self, listener: Listener) -> None:
+        """Let somebody else see the records from now on, in the thread that writes them; so it must not wait."""
+        self._listeners.append(listener)
 
     def sync(self) -> None:
         """Make durable what this thread has appended."""

@@ -11,7 +11,7 @@ from fsagent.errors import WorkspaceError
 
 FORMAT = 1
 PLACES = ("inbox", "outbox", "tasks", "approvals", "archive", "failed")
-MACHINE_PLACES = ("runs", "drop", "cancel", "keys", "tmp", "locks", "tasks", "journal")
+MACHINE_PLACES = ("runs", "drop", "cancel", "keys", "tmp", "locks", "tasks", "journal", "usage")
 
 
 class Layout:
@@ -38,11 +38,14 @@ class Layout:
         self.locks = self.machine / "locks"
         self.task_states = self.machine / "tasks"
         self.journal = self.machine / "journal"
+        self.usage = self.machine / "usage"
         self.index = self.machine / "index.sqlite3"
         self.beat = self.machine / "daemon.json"
         self.tokens = self.machine / "tokens.json"
         self.keys = self.machine / "keys"
         self.allowed = self.machine / "allowed.json"
+        self.breaker = self.machine / "breaker.json"
+        self.servers = self.machine / "mcp"
 
     def name(self, path: Path) -> str:
         """How a path is called in messages and results: relative, with ``/``, always writable as UTF-8."""

@@ -24,12 +24,16 @@ from fsagent.workspace.runs import Envelope, RunFolder
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """How a run ended; recorded as ``finished``, from which its result can be written again at any time."""
+    """How a run ended; recorded as ``finished``, from which its result can be written again at any time.
+
+    ``model`` is the model that was asked; several with commas, in the order in which they came.
+    """
 
     status: Status
     answer: str = ""
     error: str = ""
     engine: str = ""
+    model: str = ""
     thread: str = ""
     started: datetime
     finished: datetime
@@ -159,6 +163,7 @@ def render(envelope: Envelope, outcome: Outcome, body: str) -> bytes:
         "task": envelope.task,
         "thread": outcome.thread,
         "engine": outcome.engine,
+        "model": outcome.model,
         "started": outcome.started.isoformat(timespec="seconds"),
         "finished": outcome.finished.isoformat(timespec="seconds"),
         "seconds": round(outcome.seconds, 3),
@@ -167,7 +172,7 @@ def render(envelope: Envelope, outcome: Outcome, body: str) -> bytes:
         "remembered": list(outcome.remembered),
         "tokens_in": outcome.usage.tokens_in or "",
         "tokens_out": outcome.usage.tokens_out or "",
-        "cost": outcome.usage.cost or "",
+        "cost": round(outcome.usage.cost, 6) or ("unknown" if outcome.usage.unpriced else ""),
         "error": outcome.error,
     }
     return write_document({name: value for name, value in fields.items() if value not in ("", [])}, body)

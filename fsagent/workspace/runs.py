@@ -11,6 +11,7 @@
     outputs/       what tools brought that was too long to be shown whole
     progress.md    what a model says while it says it
     cancel.json    somebody wants the run to end (``Cancel``)
+    notices.json   what the run told the owner: prints of the texts, and the names of the notices
     again          the name of the run that repeats this one
 
 The first line of ``steps.jsonl`` is the run's envelope. Whoever hands a command in by the side door writes the same

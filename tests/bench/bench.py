@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import models  # noqa: E402
 from client import Client  # noqa: E402
 
 from cells import Programs  # noqa: E402  # found only now
@@ -370,7 +371,21 @@ def shell(quick: bool) -> None:
     shutil.rmtree(folder)
 
 
-BENCHES = {bench.__name__: bench for bench in (latency, burst, idle, face, tasks, archive, api, shell)}
+def model(quick: bool) -> None:
+    """A run with a model, beside the same exchanges by hand, and beside a process that has only loaded the library."""
+    found = models.figures(quick)
+    print(
+        f"the request for «hi», {found['tools']} tools: {found['hello']:,} bytes, some {found['hello'] // 4:,} tokens"
+    )
+    more = f"{(found['turn'] - found['bare']) * 1e3:+.1f} ms"
+    say("a turn with one tool call, in runs of ten", found["turn"] * 1e3, found["bare"] * 1e3, "ms", more)
+    say("cold: from the file to the request", found["cold"], found["imported"], "s", "bare: loading the library")
+    say("cold: processor time of the worker", found["cpu"], found["bare_cpu"], "s", "bare: loading the library")
+    held = f"its supervisor: {found['supervisor'] / 1e6:.1f} MB"
+    say("memory of a worker", found["memory"] / 1e6, found["bare_memory"] / 1e6, "MB", held)
+
+
+BENCHES = {bench.__name__: bench for bench in (latency, burst, idle, face, tasks, archive, api, shell, model)}
 
 
 def main() -> None:

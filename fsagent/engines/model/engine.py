@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 
 from pydantic_ai.direct import model_request_stream
+from pydantic_ai.exceptions import AgentRunError, UserError
 from pydantic_ai.messages import ModelMessage, ModelResponse, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
 from pydantic_ai.models import Model as Client
 from pydantic_ai.models import ModelRequestParameters
@@ -64,7 +65,7 @@ class ModelEngine:
                 return await self._watched(model, request, turns, link)
             except GivenUp:
                 raise
-            except Exception as error:  # noqa: BLE001  # around one request: providers' libraries raise what they like
+            except (AgentRunError, UserError, OSError, ValueError) as error:
                 trouble = trouble_of(error, model)
             if not trouble.retry or trouble.wait > LONGEST_WAIT:
                 break
@@ -100,6 +101,8 @@ class ModelEngine:
                 elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
                     link.tell(event.delta.content_delta)
         response = stream.get()
+        if not model.name.startswith("google:") and "finish_reason" not in (response.provider_details or {}):
+            raise ConnectionError("the answer broke off")  # the library takes a stream that just ends for a whole one
         if not response.parts:
             raise ValueError("it answered nothing at all")
         link.tell("\n")

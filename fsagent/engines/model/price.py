@@ -5,14 +5,25 @@ Limit: the table is as old as the installed ``genai-prices``; providers change t
 
 from __future__ import annotations
 
-from pydantic_ai.usage import RequestUsage
+from typing import Protocol
 
 from fsagent.engines.base import Model
 
 _TABLES = {"google": "google", "openai": "openai", "anthropic": "anthropic", "openrouter": "openrouter"}
 
 
-def cost_of(usage: RequestUsage, model: Model) -> float | None:
+class Used(Protocol):
+    """Tokens of a turn, as the providers' libraries count them: ``input_tokens`` with those from the cache."""
+
+    @property
+    def input_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def cache_read_tokens(self) -> int: ...
+
+
+def cost_of(usage: Used, model: Model) -> float | None:
     """US dollars of one turn, None where nobody knows. A model that runs at home costs nothing."""
     if model.price_in is not None and model.price_out is not None:
         cached = usage.cache_read_tokens

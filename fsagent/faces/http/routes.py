@@ -19,9 +19,12 @@ from fsagent.faces.http.forms import FORM, MAX_UPLOAD, CommandIn, FormIn, incomi
 from fsagent.faces.http.metrics import PROMETHEUS, metrics_text
 from fsagent.faces.http.problems import ProblemError
 from fsagent.faces.http.table import JSON, MARKDOWN, Call, Row
+from fsagent.faces.http.usage import UsageQuery, get_usage
+from fsagent.faces.usage import UsageView
 from fsagent.faces.views import Hit, RunView, StatusView, TaskLine
 from fsagent.files.paths import SafeRoot
 from fsagent.model import MAX_DOCUMENT, Run, Trigger
+from fsagent.workspace.asking import MAX_ANSWER
 from fsagent.workspace.ballot import MAX_COMMENT
 from fsagent.workspace.soul import Soul
 
@@ -87,13 +90,17 @@ class Approvals(Struct, frozen=True):
 
 
 class DecisionIn(Struct, frozen=True, forbid_unknown_fields=True):
-    """An answer. ``question`` is the number of one question of several in a file; 0 answers all of them."""
+    """An answer. ``question`` is the number of one question of several in a file; 0 answers all of them.
+
+    The decision ``answer`` is for a question that asks for words (``kind`` is ``answer``); ``answer`` is what is said.
+    """
 
     decision: Decision
     comment: Annotated[
         str, Meta(max_length=MAX_COMMENT, description="kept with the answer; a refused agent is told")
     ] = ""
     question: Annotated[int, Meta(ge=0, le=9999)] = 0
+    answer: Annotated[str, Meta(max_length=MAX_ANSWER, description="the answer in words, or one of the choices")] = ""
 
 
 class Accepted(Struct, frozen=True):
@@ -243,8 +250,9 @@ async def decide_approval(call: Call) -> Response:
     """Answer a question, by its short id or its file's name: the box in its file is ticked, as a person would."""
     given = await call.json(DecisionIn)
     done = await call.off(
-        approvals.decide, call.layout, call.part("id"), given.decision, call.caller, given.comment, given.question
-    )
+        approvals.decide, call.layout, call.part("id"), given.decision, call.caller, given.comment, given.question,
+        given.answer,
+    )  # fmt: skip
     return await call.give(done)
 
 
@@ -382,6 +390,7 @@ TABLE: tuple[Row, ...] = (
         needs={"Last-Event-ID": "the id of the last event that was seen; what came after it is sent first"},
         problems=(400,)),
     Row(method="GET", path="/v1/status", scope="read", handler=get_status, replies={200: StatusView}),
+    Row(method="GET", path="/v1/usage", scope="read", handler=get_usage, replies={200: UsageView}, query=UsageQuery),
     Row(method="GET", path="/v1/openapi.json", scope="read", handler=get_openapi, replies={200: JSON}),
     Row(method="GET", path="/healthz", scope="read", handler=get_healthz, replies={200: Health}),
     Row(method="GET", path="/readyz", scope="read", handler=get_readyz, replies={200: Health, 503: Health}),

@@ -14,6 +14,7 @@ from fsagent.faces import approvals, door, views
 from fsagent.faces.mcp.shapes import AgentStatus, ApprovalList, Decision, Hits, Runs, SoulText, TaskList, shortened
 from fsagent.faces.mcp.table import Call, Row
 from fsagent.faces.mcp.waiting import Deed, RunState, wait_for_end, wait_until_settled
+from fsagent.faces.usage import DAYS, MAX_DAYS, UsageView, read_usage_view
 from fsagent.files.documents import decode
 from fsagent.files.fields import format_duration
 from fsagent.files.names import is_command_name
@@ -22,6 +23,7 @@ from fsagent.workspace.layout import Layout
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import limited
 from fsagent.workspace.tasks import Period, TaskBook
+from fsagent.workspace.usage import By
 
 DEED_SECONDS = 20.0
 CANCEL_SECONDS = 5.0
@@ -147,17 +149,32 @@ class Search(Struct, frozen=True, forbid_unknown_fields=True):
     before: Before = ""
 
 
+class UsageOf(Struct, frozen=True, forbid_unknown_fields=True):
+    """The arguments of ``usage``."""
+
+    days: Annotated[int, Meta(ge=1, le=MAX_DAYS, description="Today and the days before it, so many in all.")] = DAYS
+    by: Annotated[By, Meta(description="What the rows are: day, task or model.")] = "day"
+
+
 class DecideApproval(Struct, frozen=True, forbid_unknown_fields=True):
     """The arguments of ``decide_approval``."""
 
     id: Annotated[str, Meta(min_length=1, max_length=300, description="Its short id, as list_approvals gives it.")]
     decision: Annotated[
-        approvals.Decision, Meta(description="once: this one time. always: never ask for exactly this again. refuse.")
+        approvals.Decision,
+        Meta(
+            description="once: this one time. always: never ask for exactly this again. refuse. answer: what the "
+            "person says, where the kind is answer."
+        ),
     ]
     comment: Annotated[str, Meta(max_length=2_000, description="Kept with the answer; a refused agent is told.")] = ""
     question: Annotated[
         int, Meta(ge=0, le=9_999, description="The number of one question of several; 0 answers all of them.")
     ] = 0
+    answer: Annotated[
+        str,
+        Meta(max_length=20_000, description="The person's own words, or one of the choices; for decision 'answer'."),
+    ] = ""
 
 
 class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,6 +238,12 @@ async def status(call: Call, _: Nothing) -> AgentStatus:
     return await asyncio.to_thread(_status, call.layout)
 
 
+async def usage(call: Call, args: UsageOf) -> UsageView:
+    """What the agent's models took: runs, turns, tokens and US dollars; and how far today's and this month's budgets
+    are used."""
+    return await asyncio.to_thread(read_usage_view, call.layout, args.days, args.by)
+
+
 async def list_tasks(call: Call, args: ListTasks) -> TaskList:
     """The agent's recurring tasks with their rules, their last and their next times, by name, page by page."""
     found = [line for line in await asyncio.to_thread(views.read_tasks, call.layout) if line.task > args.after]
@@ -269,7 +292,7 @@ async def decide_approval(call: Call, args: DecideApproval) -> Decision:
     """Give a person's answer to what list_approvals shows. Never decide by yourself: ask the person, and show them
     exactly what would be done."""
     done = await asyncio.to_thread(
-        approvals.decide, call.layout, args.id, args.decision, call.caller, args.comment, args.question
+        approvals.decide, call.layout, args.id, args.decision, call.caller, args.comment, args.question, args.answer
     )
     return Decision(**structs.asdict(done))
 
@@ -341,6 +364,7 @@ TOOLS: tuple[Row, ...] = (
     Row("list_runs", "List runs", "read", "reads", ListRuns, Runs, list_runs),
     Row("search", "Search runs", "read", "reads", Search, Hits, search),
     Row("status", "Status of the agent", "read", "reads", Nothing, AgentStatus, status),
+    Row("usage", "Tokens and cost", "read", "reads", UsageOf, UsageView, usage),
     Row("list_tasks", "List tasks", "read", "reads", ListTasks, TaskList, list_tasks),
     Row("run_task", "Run a task now", "command", "runs", RunTask, RunState, run_task),
     Row("create_task", "Create a task", "command", "adds", CreateTask, Deed, create_task),
