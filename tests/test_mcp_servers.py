@@ -364,9 +364,11 @@ time.sleep(600)
     assert worker.stdout is not None
     with worker.stdout:
         assert worker.stdout.readline() == "ready\n"
-    assert len(alive(mark)) == 2, "the worker, and what the server left behind in a session of its own"
-    worker.kill()
-    worker.wait()
+    try:
+        wait_for(lambda: len(alive(mark)) == 2, "the worker, and what the server left behind in a session of its own")
+    finally:
+        worker.kill()
+        worker.wait()
     wait_for(lambda: not alive(mark), "all is ended")
 
 

@@ -79,22 +79,27 @@ def test_a_correction_of_what_was_refused_is_run(agent: Agent) -> None:
     assert agent.result("a-2.md")["status"] == "done"
 
 
-def deadly_engine(site: Path) -> dict[str, str]:
-    """An environment with an engine that ends its process, as a crash in a library would."""
+def deadly(site: Path) -> dict[str, str]:
+    """An environment with a tool and an engine that end their process, as a crash in a library would."""
     info = site / "deadly-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[fsagent.engines]\ndeadly = deadly:Deadly\n")
+    (info / "entry_points.txt").write_text(
+        "[fsagent.tools]\ndie = deadly:Die\n[fsagent.engines]\ndeadly = deadly:Deadly\n"
+    )
     (site / "deadly.py").write_text(
-        "import os\n\nclass Deadly:\n    name = 'deadly'\n\n    def decide(self, *_):\n        os._exit(9)\n"
+        "import os\nfrom fsagent.tools.base import Tool\nfrom fsagent.tools.place import PathArgs\n\n"
+        "class Die(Tool):\n    name, args, main, effect, slow = 'die', PathArgs, 'path', 'read', False\n\n"
+        "    def run(self, *_):\n        os._exit(9)\n\n"
+        "class Deadly:\n    name = 'deadly'\n\n    def decide(self, *_):\n        os._exit(9)\n"
     )
     return {**os.environ, "PYTHONPATH": str(site)}
 
 
 def test_a_command_that_ends_the_daemon_is_tried_twice_and_not_a_third_time(tmp_path: Path) -> None:
-    environment = deadly_engine(tmp_path / "site")
+    environment = deadly(tmp_path / "site")
     agent = Agent(tmp_path / "ws", "settle: 0s\nsettle_renamed: 0s\n")
-    agent.drop("a.md", "---\nengine: deadly\n---\nanything")
+    agent.drop("a.md", "---\nsteps:\n  - die: x\n---\n")
     for _ in range(2):
         assert agent.once(check=False, env=environment).returncode == 9
     assert agent.once(env=environment).returncode == 0
@@ -104,9 +109,9 @@ def test_a_command_that_ends_the_daemon_is_tried_twice_and_not_a_third_time(tmp_
 
 
 def test_a_deadly_command_takes_none_of_those_that_wait_behind_it_along(tmp_path: Path) -> None:
-    environment = deadly_engine(tmp_path / "site")
+    environment = deadly(tmp_path / "site")
     agent = Agent(tmp_path / "ws", "settle: 0s\nsettle_renamed: 0s\n")
-    agent.drop("0.md", "---\nengine: deadly\nthread: one\n---\nanything")
+    agent.drop("0.md", "---\nthread: one\nsteps:\n  - die: x\n---\n")
     for number in range(1, 10):
         agent.drop(f"{number}.md", f"---\nthread: one\n---\nLog {number} to log.txt")
     for _ in range(2):
@@ -114,3 +119,12 @@ def test_a_deadly_command_takes_none_of_those_that_wait_behind_it_along(tmp_path
     assert agent.once(env=environment).returncode == 0
     assert sorted(result["status"] for result in agent.results()) == ["done"] * 9 + ["interrupted"]
     assert sorted(log(agent)) == [str(number) for number in range(1, 10)]
+
+
+def test_an_engine_that_ends_its_process_does_not_end_the_daemon(tmp_path: Path) -> None:
+    environment = deadly(tmp_path / "site")
+    agent = Agent(tmp_path / "ws", "settle: 0s\nsettle_renamed: 0s\n")
+    agent.drop("a.md", "---\nengine: deadly\n---\nanything")
+    assert agent.once(env=environment).returncode == 0
+    assert agent.result("a.md")["status"] == "interrupted"
+    assert "was ended 2 times" in agent.result("a.md")["error"]

@@ -103,6 +103,20 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     assert shop.workers.count() == 0 or wait_for(lambda: shop.workers.count() == 0)
 
 
+def below(*ends: str) -> list[psutil.Process]:
+    """The processes below this one whose command line ends with one of these words; ``worker`` means a worker."""
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        try:
+            line = each.cmdline()
+        except psutil.Error:
+            continue  # it has just ended
+        is_worker = line[1:4] == ["-P", "-m", "fsagent.worker"]
+        if (line and line[-1] in ends) or (is_worker and "worker" in ends):
+            found.append(each)
+    return found
+
+
 def append(word: str) -> ToolCall:
     return ToolCall("append", {"path": "log.txt", "text": word})
 
@@ -128,7 +142,7 @@ def test_an_idle_worker_leaves_and_another_one_comes(tmp_path: Path) -> None:
         shop.run(append(word))
         wait_for(lambda: shop.workers.count() == 0, "it has left")
     assert (shop.layout.root / "log.txt").read_text() == "a\nb\n"
-    assert not [each for each in psutil.Process().children(recursive=True) if "supervise" in " ".join(each.cmdline())]
+    assert not below("worker")
 
 
 def test_one_that_does_not_end_in_time_is_ended_with_all_it_started(shop: Shop) -> None:
@@ -136,24 +150,20 @@ def test_one_that_does_not_end_in_time_is_ended_with_all_it_started(shop: Shop) 
     stubborn = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 298' & sleep 299"
     with pytest.raises(WorkerOverdue):
         _overdue(shop, stubborn)
-    wait_for(
-        lambda: not [each for each in psutil.process_iter(["cmdline"])
-                     if (each.info["cmdline"] or [])[-1:] in (["298"], ["299"])],
-        "nothing of it is left",
-    )  # fmt: skip
+    wait_for(lambda: not _anywhere("298", "299"), "nothing of it is left")
+
+
+def _anywhere(*ends: str) -> list[psutil.Process]:
+    return [each for each in psutil.process_iter(["cmdline"]) if (each.info["cmdline"] or [""])[-1] in ends]
 
 
 def _overdue(shop: Shop, line: str) -> None:
     """A run that is to stop, whose worker is stopped by SIGSTOP and cannot obey."""
 
     def freeze() -> None:
-        def running() -> list[psutil.Process]:
-            return [each for each in psutil.Process().children(recursive=True) if each.cmdline()[-1:] == ["299"]]
-
-        wait_for(running, "the program runs")
-        for each in psutil.Process().children(recursive=True):
-            if "fsagent.worker" in " ".join(each.cmdline()[:6]) and "supervise" not in " ".join(each.cmdline()):
-                each.suspend()
+        wait_for(lambda: below("299"), "the program runs")
+        for each in below("worker"):
+            each.suspend()
         shop.stop = True
 
     thread = threading.Thread(target=freeze)
@@ -166,13 +176,9 @@ def _overdue(shop: Shop, line: str) -> None:
 
 def test_a_killed_worker_is_told(shop: Shop) -> None:
     def kill() -> None:
-        def found() -> list[psutil.Process]:
-            below = psutil.Process().children(recursive=True)
-            return below if any(each.cmdline()[-1:] == ["297"] for each in below) else []
-
-        for each in wait_for(found, "the program runs"):
-            if "fsagent.worker" in " ".join(each.cmdline()[:6]) and "supervise" not in " ".join(each.cmdline()):
-                each.kill()
+        wait_for(lambda: below("297"), "the program runs")
+        for each in below("worker"):
+            each.kill()
 
     thread = threading.Thread(target=kill)
     thread.start()
