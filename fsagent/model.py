@@ -145,7 +145,8 @@ class Step(Struct, frozen=True):
     ``quiet`` says that the answer need not reach a person unless they asked for it: nothing but work was done.
     ``usage`` is what deciding this step took, ``model`` the model that decided it. ``memo`` is for the engine alone: a
     JSON value that it finds again in the turn. ``halted`` says that a limit ended the run, not its work: a budget, or a
-    provider that lets nobody in. ``blocked`` are models that let nobody in, with the reason in words.
+    provider that lets nobody in. ``blocked`` are models that let nobody in, with the reason in words; ``passing`` says
+    that what ended the run may well be over in a while: nobody could be reached.
     """
 
     calls: tuple[ToolCall, ...] = ()
@@ -158,6 +159,7 @@ class Step(Struct, frozen=True):
     memo: Any = None
     halted: bool = False
     blocked: dict[str, str] = {}
+    passing: bool = False
 
 
 class Turn(Struct, frozen=True):

@@ -48,6 +48,7 @@ from fsagent.workspace.soul import Soul
 
 MAX_CRASHES = 2
 MAX_OUTPUT = 200_000
+OUTAGE_TRIES = 6  # a person's command waits some ten minutes for a provider; a task has its next slot
 MAX_RETRY_WAIT = 3600.0
 
 
@@ -187,7 +188,8 @@ class Pipeline:
             return Again(folder, self._now())
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
             ending = self._internal(folder, error)
-        if ending.step.status == "failed" and admitted.attempt <= command.retries:
+        patience = max(command.retries, OUTAGE_TRIES) if ending.step.passing and not command.task else command.retries
+        if ending.step.status == "failed" and admitted.attempt <= patience:
             return self._retry(folder, envelope, admitted.attempt, ending.step.error)
         return self._end(folder, envelope, command, admitted.attempt, ending)
 

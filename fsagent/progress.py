@@ -97,16 +97,18 @@ class Progress(Struct, frozen=True):
 
 
 def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
-    """Read the records of a run. A turn that failed before a retry is taken out, so the retry begins with it."""
+    """Read the records of a run. A turn that failed before a retry is taken out, so the retry begins with it; not where
+    it was the engine that failed, asked what comes next."""
     turns: list[Turn] = []
     step: Step | None = None
     results: list[ToolResult] = []
     unknown: dict[str, Any] | None = None
     answers: dict[str, Answer] = {}
     used: set[str] = set()
-    foreign = ""
+    foreign, thinking = "", False
     for event in events:
         kind = event.get("event")
+        thinking = kind == "thinking" or (thinking and kind == "retry")
         if kind == "step":
             step = msgspec.convert(event["step"], Step)
             results, unknown = [], None
@@ -130,7 +132,7 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
             turns.append(Turn(step, tuple(results)))
             step, results = None, []
         elif kind == "retry":
-            if step is None and turns and not turns[-1].results[-1].ok:
+            if step is None and turns and not turns[-1].results[-1].ok and not thinking:
                 turns.pop()
             step, results, unknown = None, [], None
     last = step if step and not step.calls else None

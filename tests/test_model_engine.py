@@ -242,18 +242,44 @@ def test_what_may_pass_is_tried_again(started: Any, reply: Any) -> None:
 
 
 def test_the_next_model_answers_where_the_first_does_not(started: Any) -> None:
-    with ScriptedOpenAI(lambda request: error(500)) as broken, ScriptedAnthropic([text("I am here.")]) as other:
-        agent = started(broken, provider="openai")
+    with ScriptedOpenAI(lambda request: error(500) if request.model == "gpt-x" else text("I am here.")) as server:
+        agent = started(server)
         agent.layout.settings.write_text(
-            f'settle: 0s\nsettle_renamed: 0s\nmodel: {{name: "openai:gpt-x", base_url: "{broken.base_url}", '
-            'fallback: ["ollama:nobody"]}\n'
+            agent.layout.settings.read_text().replace("}", ', fallback: ["openai:gpt-y"]}', 1)
         )
         agent.drop("a.md", "Tell me a story about the sea.")
         result = agent.result("a.md", 60)
-        assert result["status"] == "failed", "both were tried, and both are told"
-        assert "openai:gpt-x: answered 500" in result["error"]
-        assert "ollama:nobody: cannot be reached" in result["error"]
-        assert other.requests == []
+        assert (result["status"], result["model"], result.content) == ("done", "openai:gpt-y", "I am here.")
+        assert [request.model for request in server.requests] == ["gpt-x"] * 3 + ["gpt-y"]
+
+
+def test_where_none_answers_all_reasons_are_told(started: Any) -> None:
+    with ScriptedOpenAI(lambda request: error(400 if request.model == "gpt-x" else 404)) as server:
+        agent = started(server)
+        agent.layout.settings.write_text(
+            agent.layout.settings.read_text().replace("}", ', fallback: ["openai:gpt-y"]}', 1)
+        )
+        agent.drop("a.md", "Tell me a story about the sea.")
+        result = agent.result("a.md")
+    assert result["status"] == "failed"
+    assert "openai:gpt-x: answered 400" in result["error"]
+    assert "openai:gpt-y: there is no such model" in result["error"]
+
+
+def test_a_command_waits_for_a_provider_that_cannot_be_reached(started: Any) -> None:
+    """What it did before is not done again; and no ``retries:`` is needed."""
+    with ScriptedOpenAI([calls(call("append", path="log.txt", text="once"), call("read", path="no.md"))]) as server:
+        agent = started(server, "retry_wait: 100ms")
+        port = int(server.root.rpartition(":")[2])
+        agent.drop("a.md", "Write a line about the weather into log.txt, as you like it.")
+        server.wait_for(1)
+    wait_for(lambda: any(each["event"] == "retry" for each in journal(agent)), "nobody is there, so it waits")
+    assert not (agent.layout.outbox / "a.md").exists()
+    with ScriptedOpenAI([text("Done now.")], port=port) as back:
+        result = agent.result("a.md", 60)
+        assert "once" in json.dumps(back.last.body)
+    assert (result["status"], result.content) == ("done", "Done now.")
+    assert (agent.root / "log.txt").read_text() == "once\n"
 
 
 def test_anthropic_speaks_too(started: Any) -> None:

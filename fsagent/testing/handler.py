@@ -27,14 +27,15 @@ class Http(ThreadingHTTPServer):
     daemon_threads = False  # server_close() joins them
     request_queue_size = 128
 
-    def __init__(self, desk: Desk, wire: Wire, *, keep_alive: bool) -> None:
+    def __init__(self, desk: Desk, wire: Wire, *, keep_alive: bool, port: int = 0) -> None:
         self.desk, self.wire, self.keep_alive = desk, wire, keep_alive
         self._open: set[socket.socket] = set()
         self._lock = Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def server_bind(self) -> None:
         """Without the look-up of a host name, which may take seconds where there is no network."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]

@@ -29,26 +29,27 @@ class ScriptedServer:
 
     def __init__(
         self, script: Script, *, key: str = "", models: Sequence[str] = (), tools: bool = True, strict: bool = True,
-        keep_alive: bool = False,
+        keep_alive: bool = False, port: int = 0,
     ) -> None:  # fmt: skip
         """``key``: the only one that is let in. ``models``: those that there are; none given: any may be asked for.
 
         ``tools=False``: requests that offer tools are refused. ``strict=False``: conversations are taken that the
         provider would refuse, such as one with a tool call that has no result. ``keep_alive=True``: a connection may
         carry several requests, as a provider's does; without, a client that is never closed leaves none open either.
+        ``port`` is where to listen, 0 for any free one: so a server can come back where it was.
         """
         self._wire = self.wire(key=key, models=tuple(models), tools=tools, strict=strict)
         self._desk = Desk(script)
-        self._keep_alive = keep_alive
+        self._keep_alive, self._port = keep_alive, port
         self._http: Http | None = None
         self._thread: Thread | None = None
         self._root = ""
 
     def start(self) -> Self:
-        """Listen on a free port of 127.0.0.1. A server starts once."""
+        """Listen on 127.0.0.1. A server starts once."""
         if self._root:
             raise RuntimeError("the server was started before; make a new one")
-        self._http = Http(self._desk, self._wire, keep_alive=self._keep_alive)
+        self._http = Http(self._desk, self._wire, keep_alive=self._keep_alive, port=self._port)
         self._root = f"http://127.0.0.1:{self._http.server_port}"
         self._thread = Thread(target=self._http.serve_forever, args=(0.02,), name="scripted model server")
         self._thread.start()

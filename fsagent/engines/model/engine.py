@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic_ai.direct import model_request_stream
 from pydantic_ai.exceptions import AgentRunError, UserError
@@ -39,18 +39,18 @@ class ModelEngine:
     def decide(self, request: Request, turns: Sequence[Turn]) -> Step:
         """The next step. Raises ``GivenUp`` when the run is to stop or its time is up."""
         link: Link = request.link or _Alone()
-        blocked: dict[str, str] = {}
-        told: list[str] = []
+        troubles: dict[str, Trouble] = {}
         for model in request.models:
             outcome = self._runner.run(self._insist(model, request, turns, link))
             if isinstance(outcome, ModelResponse):
-                return _step(outcome, model, request, turns, blocked)
-            told.append(outcome.why)
-            if outcome.shut:
-                blocked[model.name] = outcome.why
-        why = "; ".join(told) or "no model may be asked"
-        everywhere = bool(blocked) and len(blocked) == len(request.models)
-        return Step(status="failed", error=why, blocked=blocked, halted=everywhere)
+                return _step(outcome, model, request, turns, _blocked(troubles))
+            troubles[model.name] = outcome
+        why = "; ".join(each.why for each in troubles.values()) or "no model may be asked"
+        blocked = _blocked(troubles)
+        return Step(
+            status="failed", error=why, blocked=blocked, halted=0 < len(blocked) == len(troubles),
+            passing=any(each.retry for each in troubles.values()),
+        )  # fmt: skip
 
     async def _insist(
         self, model: Model, request: Request, turns: Sequence[Turn], link: Link
@@ -119,6 +119,11 @@ class _Alone:
         return False
 
     def tell(self, text: str) -> None: ...
+
+
+def _blocked(troubles: Mapping[str, Trouble]) -> dict[str, str]:
+    """The models that let nobody in."""
+    return {name: trouble.why for name, trouble in troubles.items() if trouble.shut}
 
 
 async def _rest(seconds: float, link: Link) -> None:
