@@ -10,10 +10,12 @@ import msgspec
 
 from fsagent.config import Rules, Settings
 from fsagent.engines.base import Exchange, Model, Request
+from fsagent.errors import DocumentError
 from fsagent.files.atomic import sync_dir
+from fsagent.files.documents import read_document
 from fsagent.model import Command, Step, Usage
 from fsagent.workspace.allowed import Allowances
-from fsagent.workspace.index import Index, command_text
+from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder
 from fsagent.workspace.soul import Soul
@@ -120,7 +122,7 @@ def exchanges(layout: Layout, index: Index, command: Command, run: str) -> tuple
     for each in index.recent(most + 10, thread=command.thread):
         if each.run == run or each.status != "done" or not each.answer or len(found) >= most:
             continue
-        text = "" if command.task else command_text(RunFolder(layout.runs / each.run)).strip()
+        text = "" if command.task else _request_of(RunFolder(layout.runs / each.run))
         room -= len(text) + len(each.answer)
         if room < 0 and found:
             break
@@ -128,3 +130,11 @@ def exchanges(layout: Layout, index: Index, command: Command, run: str) -> tuple
         if room < 0:
             break
     return tuple(reversed(found))
+
+
+def _request_of(folder: RunFolder) -> str:
+    """The text of a command below its frontmatter; "" where it cannot be read any more."""
+    try:
+        return read_document(folder.raw(), folder.run).body
+    except (DocumentError, OSError):
+        return ""

@@ -203,7 +203,8 @@ class _Test:
     def _ask(self, *, tool: bool = False, stream: bool = True) -> Seen | Trouble:
         """Ask once."""
         try:
-            from fsagent.engines.model.trial import ask, failure_of
+            from fsagent.engines.model.failures import failure_of
+            from fsagent.engines.model.trial import ask
         except ImportError:
             return modelwords.missing(self._model.name)
         try:

@@ -14,7 +14,7 @@ from fsagent.modeloffers import AnsweredError, address_of, better_base, host_of,
 from fsagent.modelsettings import provider_of
 
 if TYPE_CHECKING:
-    from fsagent.engines.model.trial import Failure
+    from fsagent.engines.model.failures import Failure
 
 Kind = Literal[
     "library", "key", "refused", "dns", "tls", "unreachable", "path", "denied", "quota", "model", "busy", "server",
@@ -81,17 +81,17 @@ def of_failure(failure: Failure, error: BaseException, model: Model, seconds: fl
     if failure.kind == "timeout":
         return _slow(error, model, seconds)
     if failure.kind == "quota":
-        return Trouble("quota", f"the account is used up ({_told(failure)})", "add credit there, or name another model")
+        return Trouble("quota", f"the account is used up ({failure.words})", "add credit there, or name another model")
     if failure.kind == "key":
         return _denied(failure, model)
     if failure.status == 404:
-        return not_found(model, _told(failure))
+        return not_found(model, failure.words)
     if "does not support tools" in failure.said:
         return no_tools()
     if failure.status == 429:
-        return Trouble("busy", f"too many requests ({_told(failure)})", "wait a little, then test again")
+        return Trouble("busy", f"too many requests ({failure.words})", "wait a little, then test again")
     if failure.status >= 500:
-        return Trouble("server", f"the server has a fault of its own ({_told(failure)})",
+        return Trouble("server", f"the server has a fault of its own ({failure.words})",
                        "look into its log, or wait and test again")  # fmt: skip
     found = None if failure.status else of_connection(error, model)
     if found:
@@ -100,7 +100,7 @@ def of_failure(failure: Failure, error: BaseException, model: Model, seconds: fl
         return Trouble(
             "odd", f"it answers what cannot be understood ({failure.said})", f"check model.base_url in {FILE}"
         )
-    what = f"the request is not accepted ({_told(failure)})" if failure.status else (failure.said or "it failed")
+    what = f"the request is not accepted ({failure.words})" if failure.status else (failure.said or "it failed")
     return Trouble("other", what, f"check model.name and model.base_url in {FILE}")
 
 
@@ -168,19 +168,13 @@ def _slow(error: BaseException, model: Model, seconds: float) -> Trouble:
 
 def _denied(failure: Failure, model: Model) -> Trouble:
     if failure.status == 403:
-        return Trouble("denied", f"the key may not do this ({_told(failure)})",
+        return Trouble("denied", f"the key may not do this ({failure.words})",
                        "check what the account may use, and from where")  # fmt: skip
     if not model.key:
-        return Trouble("denied", f"it wants a key, and none is given ({_told(failure)})",
+        return Trouble("denied", f"it wants a key, and none is given ({failure.words})",
                        f"set a variable to it and name that in {FILE}: model: {{api_key_env: NAME}}")  # fmt: skip
-    return Trouble("denied", f"the key is refused ({_told(failure)})",
+    return Trouble("denied", f"the key is refused ({failure.words})",
                    "check that it is whole and of this provider, or make a new one there")  # fmt: skip
-
-
-def _told(failure: Failure) -> str:
-    """``404: the provider's words``."""
-    fresh = failure.said and not failure.said.startswith("status_code:")
-    return f"{failure.status}: {failure.said}" if fresh else str(failure.status)
 
 
 def _stray(said: str) -> bool:

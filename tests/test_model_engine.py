@@ -141,7 +141,7 @@ def test_a_command_cannot_widen_what_the_settings_deny(started: Any) -> None:
 def test_a_thread_remembers_what_was_said(started: Any) -> None:
     with ScriptedOpenAI([text("Lisbon is sunny."), text("You asked about Lisbon."), text("What?")]) as server:
         agent = started(server)
-        agent.drop("travel/1.md", "Is it nice in Lisbon at this time of the year?")
+        agent.drop("travel/1.md", "---\ntimeout: 5m\n---\nIs it nice in Lisbon at this time of the year?")
         agent.result("travel/1.md")
         agent.drop("travel/2.md", "Which town did I speak of before?")
         agent.result("travel/2.md")

@@ -16,8 +16,9 @@ from pydantic_ai.usage import RequestUsage
 
 from fsagent.engines.base import GivenUp, Link, Model, Request
 from fsagent.engines.model import prompt
+from fsagent.engines.model.failures import Trouble, trouble_of
 from fsagent.engines.model.price import cost_of
-from fsagent.engines.model.providers import Trouble, connect, settings_for, trouble_of
+from fsagent.engines.model.providers import connect, settings_for
 from fsagent.model import Step, Turn, Usage
 
 TRIES = 3

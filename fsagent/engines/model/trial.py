@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Literal
 
 from msgspec import Struct
-from pydantic_ai import exceptions as told
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import (
     ModelMessage,
@@ -37,8 +34,6 @@ NOTE = ToolDefinition(
     parameters_json_schema={"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]},
 )  # fmt: skip
 
-Kind = Literal["status", "quota", "key", "long", "timeout", "connection", "unclear", "setup"]
-
 
 class Seen(Struct, frozen=True):
     """What came of one question. ``first`` are the seconds until something came, ``pieces`` the parts of the text.
@@ -64,19 +59,11 @@ class Seen(Struct, frozen=True):
         return not (self.text or self.called or self.malformed or self.cut)
 
 
-class Failure(Struct, frozen=True):
-    """What went wrong: the status of an HTTP answer (0 without one), and the provider's own words, on one line."""
-
-    kind: Kind
-    status: int = 0
-    said: str = ""
-
-
 def ask(model: Model, seconds: float, *, tool: bool = False, stream: bool = True) -> Seen:
     """Ask for some digits, or for a call of a tool that does nothing.
 
     Takes no longer than ``seconds``. Raises ``ValueError`` where the model cannot be asked at all, and whatever the
-    provider's library raises: see ``failure_of``.
+    provider's library raises: see ``failures``.
     """
     import asyncio
 
@@ -112,32 +99,3 @@ def _seen(response: ModelResponse, model: Model, first: float, pieces: int) -> S
         cut=response.finish_reason == "length", told=bool(used.input_tokens or used.output_tokens),
         tokens_in=used.input_tokens, tokens_out=used.output_tokens, cost=cost_of(used, model),
     )  # fmt: skip
-
-
-def failure_of(error: BaseException) -> Failure:
-    """What an error of the provider's library is about."""
-    status = int(getattr(error, "status_code", 0) or 0)
-    said = _said(error)
-    if isinstance(error, told.ModelQuotaExceededError) or status == 402:
-        return Failure("quota", status, said)
-    if isinstance(error, told.ModelAuthenticationError) or status in (401, 403):
-        return Failure("key", status, said)
-    if isinstance(error, told.ModelContextWindowExceededError):
-        return Failure("long", status, said)
-    if status:
-        return Failure("status", status, said)
-    if isinstance(error, TimeoutError | told.ModelTimeoutError):
-        return Failure("timeout")
-    if isinstance(error, told.UserError | ValueError):
-        return Failure("setup", said=said)
-    if isinstance(error, told.UnexpectedModelBehavior | json.JSONDecodeError):
-        return Failure("unclear", said=said)
-    return Failure("connection", said=said)
-
-
-def _said(error: BaseException) -> str:
-    body = getattr(error, "body", None)
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    words = inner.get("message") if isinstance(inner, dict) else inner
-    text = " ".join(str(words or getattr(error, "message", "") or str(error) or type(error).__name__).split())
-    return text if len(text) <= 300 else text[:300] + "…"
