@@ -297,7 +297,7 @@ def test_what_failed_runs_again_under_its_own_name(agent: Agent) -> None:
     agent.drop("taxes/a.md", text)
     agent.start()
     assert agent.result("taxes/a.md")["status"] == "failed"
-    run = agent.runs()[0].run
+    run = wait_for(agent.runs, "the run is listed")[0].run
     wait_for(lambda: door.find_run(agent.layout, run).settled(), "it is settled")
     (agent.root / "notes.txt").write_text("noted")
     handed = door.retry(agent.layout, run, PHONE)
