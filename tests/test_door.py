@@ -316,7 +316,7 @@ def test_asked_twice_it_runs_once_and_a_chain_goes_on(agent: Agent) -> None:
     text = "---\nid: order-7\nsteps:\n  - read: missing.md\n---\n"
     agent.drop("a.md", text)
     agent.result("a.md")
-    runs = [agent.runs()[0].run]
+    runs = [wait_for(agent.runs)[0].run]
     for number in range(2, 5):
         wait_for(lambda: door.find_run(agent.layout, runs[-1]).settled(), "it is settled")
         again = [door.retry(agent.layout, runs[-1], CLI) for _ in range(2)]
