@@ -45,7 +45,7 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # timeout: 10m                  # a run longer than this is ended
 # retries: 0                    # how often a failed command is tried again by itself
 # retry_wait: 10s               # wait before the first retry; doubles each time, with jitter, up to 1h
-# max_runs: 4                   # how many slow runs (shell, http) may go on side by side
+# max_runs: 4                   # how many slow runs (a model, shell, http) may go on side by side
 
 # settle: 1s                    # a file in inbox/ counts as complete when nothing touched it for so long
 # settle_renamed: 150ms         # the same for a file that was moved into place as a whole (Syncthing, editors)

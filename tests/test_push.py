@@ -90,7 +90,8 @@ def test_a_run_tells_the_owner_something(tmp_path: Path) -> None:
     (path,) = notices(agent)
     notice = frontmatter.load(str(path))
     assert path.name.endswith("-kettle.md")
-    assert (notice["notice"], notice["run"], notice.content) == ("Kettle", wait_for(agent.runs)[0].run, "The kettle is hot.")
+    run = wait_for(agent.runs)[0].run
+    assert (notice["notice"], notice["run"], notice.content) == ("Kettle", run, "The kettle is hot.")
     assert f"told the owner (outbox/notices/{path.name})" in agent.result("a.md").content
 
 
