@@ -99,17 +99,20 @@ def provider_of(name: str) -> str:
     return name.partition(":")[0]
 
 
+def name_fault(name: str) -> str:
+    """What is wrong with the name of a model, in words; "" where nothing is, or there is none."""
+    if not name or (_NAME.fullmatch(name) and provider_of(name) in PROVIDERS):
+        return ""
+    known = ", ".join(PROVIDERS)
+    return f"{name!r} is no model; write provider:model with one of {known}, such as ollama:qwen3"
+
+
 def model_faults(model: ModelSettings) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """What no type can say, each with its place below ``model``."""
     names: Sequence[tuple[tuple[str | int, ...], str]] = [
         (("name",), model.name), *((("fallback", number), name) for number, name in enumerate(model.fallback))
     ]  # fmt: skip
-    for path, name in names:
-        if name and (not _NAME.fullmatch(name) or provider_of(name) not in PROVIDERS):
-            yield (
-                path,
-                f"{name!r} is no model; write provider:model with one of {', '.join(PROVIDERS)}, such as ollama:qwen3",
-            )
+    yield from ((path, why) for path, name in names if (why := name_fault(name)))
     if not model.name and (model.fallback or model.base_url):
         yield ("name",), "is missing; write for instance name: ollama:qwen3"
     if model.base_url and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", model.base_url):

@@ -333,6 +333,13 @@ def test_going_in_circles_ends_the_run(started: Any) -> None:
     assert "went in circles" in result["error"]
 
 
+def test_a_name_that_is_no_model_is_refused_with_its_line(started: Any) -> None:
+    with ScriptedOpenAI([]) as server:
+        agent = started(server)
+        agent.drop("a.md", "---\nmodel: gpt4\n---\nTell me a story about the sea.")
+        assert "inbox/a.md:2:1: model: 'gpt4' is no model" in agent.result("a.md")["error"]
+
+
 # the circuit breaker
 
 

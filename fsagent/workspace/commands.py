@@ -17,6 +17,7 @@ from fsagent.files.documents import Document, read_document
 from fsagent.files.fields import Amount, Duration, Moment, place, read_fields
 from fsagent.files.yamltext import plain, position
 from fsagent.model import Command, Fault, ToolCall
+from fsagent.modelsettings import name_fault
 from fsagent.workspace.runs import Envelope
 
 MAX_STEPS = 1_000
@@ -66,7 +67,7 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
             faults += error.faults
     if fields is not None:
         faults += [_at(document, name, why) for name, why in _unfit(fields)]
-        faults += narrowing_faults(document, fields.tools, fields.budget)
+        faults += narrowing_faults(document, fields.model, fields.tools, fields.budget)
     if not faults and not document.body and not calls:
         faults.append(Fault(file, "holds no request; write below the --- what is to be done"))
     if faults or fields is None:
@@ -174,9 +175,10 @@ def _unfit(fields: CommandFields) -> Sequence[tuple[str, str]]:
     return found
 
 
-def narrowing_faults(document: Document, tools: Any, budget: Narrowed | None) -> list[Fault]:
-    """What is wrong with ``tools:`` and ``budget:`` of a command or task. Which tools there are is known elsewhere."""
-    found: list[Fault] = []
+def narrowing_faults(document: Document, model: str, tools: Any, budget: Narrowed | None) -> list[Fault]:
+    """What is wrong with ``model:``, ``tools:`` and ``budget:`` of a command or task. Which tools there are is known elsewhere."""
+    why = name_fault(model)
+    found = [_at(document, "model", why)] if why else []
     if tools and not isinstance(tools, dict):
         found.append(_at(document, "tools", "must be a map of tools and rules, such as {shell: deny}"))
     elif tools:

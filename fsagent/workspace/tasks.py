@@ -90,7 +90,7 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
         except DocumentError as error:
             faults += error.faults
     if fields is not None:
-        faults += narrowing_faults(document, fields.tools, fields.budget)
+        faults += narrowing_faults(document, fields.model, fields.tools, fields.budget)
     if not faults and not document.body and not calls:
         faults.append(Fault(path, "holds no request; write below the --- what is to be done"))
     if faults or fields is None:
