@@ -176,7 +176,8 @@ def _unfit(fields: CommandFields) -> Sequence[tuple[str, str]]:
 
 
 def narrowing_faults(document: Document, model: str, tools: Any, budget: Narrowed | None) -> list[Fault]:
-    """What is wrong with ``model:``, ``tools:`` and ``budget:`` of a command or task. Which tools there are is known elsewhere."""
+    """What is wrong with ``model:``, ``tools:`` and ``budget:`` of a command or task. Which tools there are is
+    not known here."""
     why = name_fault(model)
     found = [_at(document, "model", why)] if why else []
     if tools and not isinstance(tools, dict):
