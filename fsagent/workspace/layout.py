@@ -80,7 +80,6 @@ def open_workspace(root: Path) -> Layout:
 
 def make_places(layout: Layout) -> None:
     """Make every folder of the workspace that is missing. Raises ``OSError`` where a file stands in the way."""
-    for place in PLACES:
-        (layout.root / place).mkdir(exist_ok=True)
-    for place in MACHINE_PLACES:
-        (layout.machine / place).mkdir(exist_ok=True)
+    for path in (*(layout.root / place for place in PLACES), *(layout.machine / place for place in MACHINE_PLACES)):
+        if not path.is_dir():
+            path.mkdir(exist_ok=True)
