@@ -247,7 +247,7 @@ class Daemon:
         else:
             if settings != self._settings or self._settings_fault:
                 self._settings, self._settings_fault = settings, None
-                self._house.read_secrets()
+                self._house.secrets()
                 self.journal.append("settings read")
                 self._check_settings()
                 for companion in self._companions:

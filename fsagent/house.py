@@ -29,6 +29,8 @@ from fsagent.workspace.status import StatusBoard
 from fsagent.workspace.tasks import TaskBook
 from fsagent.workspace.usage import UsageBook
 
+_BEFORE = " before "
+
 
 class House:
     """See the module. ``status`` gives the status in words, ``wake`` asks for a look at a place, ``stopping`` says of a
@@ -46,7 +48,7 @@ class House:
     ) -> None:
         self._layout, self._settings, self._journal = layout, settings, journal
         self._secrets: Mapping[str, str] = {}
-        self.read_secrets()
+        self.secrets()
         self.index = recovery.open_index(layout)
         self.soul = Soul(layout.soul, layout.locks / "soul.lock")
         self.book = TaskBook(layout)
@@ -66,17 +68,26 @@ class House:
         )  # fmt: skip
         self.pipeline = Pipeline(
             layout, settings, journal, self.index, self.soul, self.home, Runner(load_tools()), self.workers, self.purse,
-            lambda: self._secrets, now, stopping,
+            self.secrets, now, stopping,
         )  # fmt: skip
 
-    def read_secrets(self) -> None:
-        """Read the secrets again: what they are now is kept out of all that is shown."""
+    def secrets(self) -> Mapping[str, str]:
+        """The secrets, read again, for a key may have been replaced; what they are now, and what they were while this
+        daemon lives, is kept out of all that is shown."""
         settings = self._settings()
         named = model_secrets(settings) | load_secrets(settings, self._layout.root)[0]
         for server in resolved(settings):
             named |= {f"of {server.name} {number}": value for number, value in enumerate(server.secrets, 1)}
-        self._secrets = {name: value for name, value in named.items() if len(value) >= MIN_LENGTH}
-        self._journal.redactor = Redactor(self._secrets) if self._secrets else None
+        before = {
+            name if _BEFORE in name else f"{name}{_BEFORE}{len(self._secrets)}": value
+            for name, value in self._secrets.items()
+            if value not in named.values()
+        }
+        now = {name: value for name, value in (before | named).items() if len(value) >= MIN_LENGTH}
+        if now != self._secrets:
+            self._secrets = now
+            self._journal.redactor = Redactor(now)
+        return self._secrets
 
     def _told(self, event: str, **fields: Any) -> None:
         """A push failed, or works again: the status shows it."""

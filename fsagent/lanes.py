@@ -113,7 +113,7 @@ class Lanes:
         slow: list[Admitted] = []
         for run in () if self._closed else self._waiting:
             conversation = _conversation(run)
-            if conversation not in busy:
+            if conversation not in busy and run.folder.run not in self._running:  # its own last try may yet be ending
                 if run.slow:
                     slow.append(run)
                 else:

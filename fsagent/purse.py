@@ -154,9 +154,11 @@ def _key(settings: Settings, provider: str, *, ours: bool) -> str:
 
 
 def model_secrets(settings: Settings) -> dict[str, str]:
-    """The keys of all models, by a name for people."""
+    """The keys of all models that a command could ask for, by a name for people."""
     models, _ = models_of(settings, Command(name="", body=""))
-    return {f"key of {provider_of(model.name)}": model.key for model in models if model.key}
+    known = {variable: os.environ.get(variable, "") for variable in KEYS.values() if variable}
+    known |= {f"key of {provider_of(model.name)}": model.key for model in models if model.key not in known.values()}
+    return {name: key for name, key in known.items() if key}
 
 
 def _print(key: str) -> str:

@@ -213,6 +213,8 @@ class _Run:
             lost = self._settle_unknown()
             if isinstance(lost, Step):
                 return Ending(lost, self._progress.done())
+            for number, result in enumerate(lost, len(self._progress.results)):
+                self._host.record("result", {"call": number, "result": result}, False)
             self._carry_out(self._progress.pending, [*self._progress.results, *lost])
         while True:
             if self._context.stopping():
@@ -243,11 +245,8 @@ class _Run:
     def _decide(self) -> Step:
         request = self._host.request()
         if self._suggestible:
-            redacted = self._redactor.value(msgspec.to_builtins(request.command)) if self._redactor else None
-            command = msgspec.convert(redacted, type(request.command)) if redacted else request.command
-            request = msgspec.structs.replace(
-                request, command=command, soul=self._redactor.text(request.soul), tools=self._tools, link=self._link
-            )
+            hidden = {name: self._redactor.value(getattr(request, name)) for name in ("command", "soul", "history")}
+            request = msgspec.structs.replace(request, tools=self._tools, link=self._link, **hidden)
             self._host.record("thinking", {"turn": len(self._turns) + 1}, False)
         try:
             step = self._engine.decide(request, self._turns)
@@ -370,9 +369,8 @@ class _Run:
         try:
             tool, args = self._runner.prepared(call, self._context)
         except ToolError:  # a tool that is not there any more
-            return (
-                [ToolResult(error=_in_doubt(call.tool))] if self._suggestible else Step(status="interrupted", error="")
-            )
+            why = _in_doubt(call.tool)
+            return [ToolResult(error=why)] if self._suggestible else Step(status="interrupted", error=why)
         if tool.effect == "read" or (tool.effect == "repeatable" and not self._suggestible):
             return []
         happened = tool.happened(args, self._context, progress.unknown.get("before") or {})
@@ -382,9 +380,7 @@ class _Run:
             return []
         subject = self._redactor.text(tool.subject(args))
         if self._suggestible:
-            result = ToolResult(error=_in_doubt(f"{call.tool} ({subject})"))
-            self._host.record("result", {"call": len(progress.results), "result": result}, False)
-            return [result]
+            return [ToolResult(error=_in_doubt(f"{call.tool} ({subject})"))]
         return Step(
             status="interrupted",
             error=f"the daemon was ended while {call.tool} was under way ({subject}); it may have happened "

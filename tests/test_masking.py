@@ -110,3 +110,32 @@ def test_what_goes_wrong_does_not_tell_the_key(agent: Agent) -> None:
         agent.stop()
     assert "the key is refused" in result["error"]
     assert KEY not in everything(agent)
+
+
+def test_what_was_said_before_and_a_secret_that_was_replaced_stay_hidden(agent: Agent) -> None:
+    with ScriptedOpenAI([text("Good."), text("Good."), text("Good.")]) as server:
+        settings(agent, server)
+        agent.start()
+        agent.drop("t/1.md", f"Let us say that the word of the day is {PASS}, shall we?")
+        agent.result("t/1.md")
+        (agent.root.parent / "pass").write_text("another-word-altogether")
+        agent.drop("t/2.md", f"And is it still {PASS}, or another-word-altogether, what do you think?")
+        agent.result("t/2.md")
+        said = json.dumps([request.body for request in server.requests])
+        assert len(server.last.texts) >= 3, "the earlier exchange is in it"
+    assert PASS not in said
+    assert "another-word-altogether" not in said
+    assert "[secret pass]" in said
+
+
+def test_a_key_that_only_a_command_could_ask_for_is_hidden(agent: Agent) -> None:
+    os.environ["ANTHROPIC_API_KEY"] = "fsk-of-somebody-else"
+    try:
+        with ScriptedOpenAI([]) as server:
+            settings(agent, server)
+            (agent.root / "leak.md").write_text("it is fsk-of-somebody-else")
+            agent.start()
+            agent.drop("a.md", "Show leak.md")
+            assert agent.result("a.md").content == "it is [secret ANTHROPIC_API_KEY]"
+    finally:
+        del os.environ["ANTHROPIC_API_KEY"]

@@ -471,3 +471,25 @@ def test_what_the_engine_used_is_summed_over_all_steps_also_after_a_crash(tmp_pa
         assert world.run(script, repeat=True).usage == Usage(tokens_in=1111, tokens_out=2222, cost=3.75)
     assert whole.run(script).usage == Usage(tokens_in=1111, tokens_out=2222, cost=3.75), "asked once more, the same"
     assert World(tmp_path / "none").run(Script()).usage == Usage()
+
+
+class Telling(Mark):
+    """A tool that can tell after a crash that it did what it was asked to."""
+
+    name = "telling"
+
+    def happened(self, args: MarkArgs, context: Context, before: dict[str, Any]) -> ToolResult | Literal[False] | None:
+        return ToolResult(text=f"found {args.word}")
+
+
+def test_what_was_found_to_have_happened_is_recorded_so_the_next_crash_knows_it(tmp_path: Path) -> None:
+    folder = tmp_path / "w"
+    world = World(folder, tools={"telling": Telling(folder / "marks", "Ko"), "mark": Mark(folder / "marks", "ko")})
+    script = Script(Step(calls=(ToolCall("telling", {"": "a"}), ToolCall("mark", {"": "b"}))))
+    for _ in range(2):  # behind the effect of the first call, then before that of the second
+        with pytest.raises(Crash):
+            world.run(script)
+    ending = world.run(script, repeat=True)
+    assert [result.text for result in ending.turns[0].results] == ["found a", "marked b"]
+    assert world.marked() == ["a", "b"]
+    assert replay(world.records).turns == ending.turns
