@@ -7,6 +7,7 @@ limits that README "Not promised" states are facts, not guesses.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from cells import LOCKED, Programs, put_in_force
 from fsagent.config import load_settings
 from fsagent.doctor import examine
 from fsagent.errors import SettingsError, ToolError
+from fsagent.files.names import TEMPORARY_PREFIX
 from fsagent.model import ToolResult
 from fsagent.tools import landlock, sandbox
 from fsagent.tools.base import Context
@@ -483,6 +485,29 @@ def test_a_bubblewrap_that_breaks_later_runs_nothing(tmp_path: Path, monkeypatch
     assert sandbox.in_force().name == "bubblewrap"
     said = Caged(tmp_path, "bubblewrap").refused("echo ran > notes/x")
     assert said == "the sandbox could not be set up; nothing was run\nbwrap: can't mount"
+
+
+def test_what_goes_away_meanwhile_keeps_no_program_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others write in the root all the time, by way of files that are there for a moment."""
+    real = shutil.which("bwrap")
+    if not real:
+        pytest.skip("bubblewrap is not installed")
+    caged = Caged(tmp_path, "bubblewrap")
+    leaving = [caged.root / "leaves.txt", caged.root / f"{TEMPORARY_PREFIX}a1b2c3d4e5f6"]
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "bwrap").write_text(f'#!/bin/sh\nrm -f {shlex.join(map(str, leaving))}\nexec {real} "$@"\n')
+    (folder / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    if sandbox.in_force().name != "bubblewrap":
+        pytest.skip("bubblewrap does not work here")
+    for path in leaving:
+        path.write_text("x")
+    seen = caged.run("ls -A; cat plain.txt").text
+    assert "plain.txt" in seen
+    assert not [path.name for path in leaving if path.name in seen]
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from msgspec import Struct
 from fsagent.config import Settings
 from fsagent.errors import ToolError
 from fsagent.files.atomic import numbered
+from fsagent.files.names import TEMPORARY_PREFIX
 from fsagent.tools.base import Context, Sandbox
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store",
@@ -188,7 +189,8 @@ def _bubblewrap(lock: Lock, wanted: Sandbox, root: Path, scratch: Path, entries:
         for place in (each for each in places if not _is_below(each, SYSTEM)):
             words += [option, os.path.realpath(place), place]
     words += ["--bind", str(made), str(root)]
-    for option, names in (("--bind", entries.write), ("--ro-bind", entries.read), ("--ro-bind", entries.shown)):
+    # "try": what has gone since it was seen must not keep the program from running.
+    for option, names in (("--bind-try", entries.write), ("--ro-bind-try", (*entries.read, *entries.shown))):
         for name in names:
             words += [option, f"{root}/{name}", f"{root}/{name}"]
     for name, target in entries.links.items():
@@ -237,7 +239,7 @@ def _entries(context: Context) -> Entries:
     found = Entries([], [], {}, [])
     for entry in os.scandir(context.root.path):
         kind = context.root.reserved(entry.name)
-        if kind == "read":
+        if kind == "read" or entry.name.startswith(TEMPORARY_PREFIX):
             continue
         try:
             status = entry.stat(follow_symlinks=False)
