@@ -17,8 +17,9 @@ import schedule
 
 from fsagent.config import Settings
 from fsagent.model import Task
+from fsagent.timetable import Slots, Timetable
 from fsagent.workspace.journal import Journal
-from fsagent.workspace.tasks import TaskBook, last_slot, next_slot
+from fsagent.workspace.tasks import TaskBook
 
 
 class SlotJob(schedule.Job):
@@ -38,7 +39,7 @@ class SlotJob(schedule.Job):
         return self.due <= self.clock.now.timestamp()
 
     def _schedule_next_run(self) -> None:
-        self.due = next_slot(self.every, self.clock.now).timestamp()
+        self.due = _next(self.every, self.clock.now).timestamp()
 
 
 class SlotScheduler(schedule.Scheduler):
@@ -107,7 +108,7 @@ class Clock:
         wanted: dict[str, tuple[Task, float]] = {}
         for task in self._book.tasks():
             if task.enabled and not self._book.state(task.name).paused:
-                wanted[task.name] = (task, task.every or self._settings().heartbeat_interval)
+                wanted[task.name] = (task, task.table.every or self._settings().heartbeat_interval)
         for name in list(self._jobs):
             task, every, job = self._jobs[name]
             if name not in wanted or wanted[name][1] != every:
@@ -140,7 +141,7 @@ class Clock:
     def _fire(self, job: SlotJob) -> None:
         task, every, _ = self._jobs[job.task]
         now = self._scheduler.now
-        slot = last_slot(every, now)
+        slot = _slots(every).last(now) or now
         first = datetime.fromtimestamp(job.due, UTC)
         lost = round((slot - first).total_seconds() / every)
         if lost > 0:
@@ -167,7 +168,7 @@ class Clock:
         if mark is None or mark > now + period or (self._begun and mark <= now - 2 * period):
             mark = now
             self._book.set_state(name, watermark=mark, durable=False)
-        return next_slot(every, mark)
+        return _next(every, mark)
 
     def _set(self, now: datetime) -> bool:
         """Set the clock; True if it went back, and then no task has a job: slots that were run stay run, for their runs
@@ -185,3 +186,11 @@ class Clock:
 def slot_run(task: str, slot: datetime) -> str:
     """The one run that a (task, slot) can have: whoever hands it in again finds that it exists."""
     return f"{slot.astimezone(UTC):%Y%m%d-%H%M%S}-{hashlib.sha256(task.encode()).hexdigest()[:10]}"
+
+
+def _slots(every: float) -> Slots:
+    return Slots(Timetable(every=every), every, UTC)
+
+
+def _next(every: float, after: datetime) -> datetime:
+    return _slots(every).after(after) or after

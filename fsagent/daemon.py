@@ -183,7 +183,7 @@ class Daemon:
         if full or "cancel" in woken:
             self._cancel()
         if full or woken & {"root", "tasks"}:
-            self._status_due |= self._book.scan() or "tasks" in woken
+            self._status_due |= bool(self._book.scan()) or "tasks" in woken
             self._clock.update(now)
         handed_in = self._clock.handed_in
         due = None if paused else self._clock.tick(now)

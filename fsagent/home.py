@@ -15,13 +15,14 @@ from fsagent.mcpsettings import McpServer, filled
 from fsagent.model import Fact, Run, Task, ToolCall
 from fsagent.notices import Notices
 from fsagent.secrets import load_secrets, sources
+from fsagent.timetext import in_words
 from fsagent.tools import GROUP
 from fsagent.tools.base import Network, Remembered, Sandbox, TaskView
 from fsagent.workspace.index import Index
 from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import new_run_id
 from fsagent.workspace.soul import Soul
-from fsagent.workspace.tasks import TaskBook, next_slot, period_in_words
+from fsagent.workspace.tasks import TaskBook, slots_of
 
 
 def task_view(task: Task, book: TaskBook, index: Index | None, settings: Settings, now: datetime) -> TaskView:
@@ -29,14 +30,14 @@ def task_view(task: Task, book: TaskBook, index: Index | None, settings: Setting
     state = book.state(task.name)
     last = index.recent(1, task=task.name) if index else []
     word = "off (enabled: false)" if not task.enabled else f"paused ({state.paused})" if state.paused else "on"
-    upcoming = next_slot(task.every or settings.heartbeat_interval, max(now, state.watermark or now))
+    upcoming = slots_of(task, settings).after(max(now, state.watermark or now))
     return TaskView(
         name=task.name,
-        rule=period_in_words(task),
+        rule=in_words(task.table),
         request=task.body,
         state=word,
         last=settings.local(last[0].started) if last and last[0].started else None,
-        next=settings.local(upcoming) if word == "on" else None,
+        next=settings.local(upcoming) if upcoming and word == "on" else None,
     )
 
 

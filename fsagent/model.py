@@ -11,9 +11,13 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from fsagent.timetable import Timetable
+
 Trigger = Literal["inbox", "task", "http", "mcp", "cli"]
 Status = Literal["done", "failed", "refused", "interrupted", "waiting"]
-Report = Literal["auto", "always", "never"]
+Report = Literal["auto", "always", "never", "on_change", "on_failure"]
+Missed = Literal["skip", "once", "all"]
+Overlap = Literal["skip", "queue", "replace"]
 OnError = Literal["stop", "continue"]
 Choice = Literal["once", "always", "refuse", "expired", "answer"]
 Asking = Literal["approval", "answer"]
@@ -196,22 +200,52 @@ class Command(Struct, frozen=True, kw_only=True):
     budget: dict[str, float] = {}
 
 
-class Task(Struct, frozen=True, kw_only=True):
-    """A recurring request. ``every`` is its period in seconds; 0 means the settings' heartbeat interval.
+class Gate(Struct, frozen=True, kw_only=True):
+    """What must hold for a slot to be worth a run: one entry of ``when:``. ``value`` is a pattern of files (changed), a
+    path (exists), a shell line (shell) or a URL (http). ``changed``: only if the answer is another one than last time.
+    """
 
-    ``settings`` are the fields of its file that its commands carry as they are: model, tools, budget.
+    kind: Literal["changed", "exists", "shell", "http"]
+    value: str
+    changed: bool = False
+
+
+class Expects(Struct, frozen=True, kw_only=True):
+    """What a run promises to leave: a ``file`` (``newer``: written since the run began), a text that its answer
+    ``contains``, a ``status``. All that is given must hold, else the run has failed, whatever its engine said."""
+
+    file: str = ""
+    newer: bool = False
+    contains: str = ""
+    status: str = ""
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """A recurring request. ``table`` says when it falls due, ``gates`` what must hold then.
+
+    ``missed`` and ``within`` (seconds): what is done of slots that passed while nobody was there; ``overlap``: what,
+    while its run before has not ended. A slot is handed in up to ``jitter`` seconds after it. After ``pause_after``
+    failures in a row (0: never) the task is paused. ``settings`` are the fields of its file that its commands carry as
+    they are: model, tools, budget, retries, backoff, expects. ``print`` is the print of the file.
     """
 
     name: str
     path: str
     body: str
-    every: float = 0.0
+    table: Timetable = Timetable()
     enabled: bool = True
     engine: str = ""
     timeout: float = 0.0
     steps: tuple[ToolCall, ...] = ()
     report: Report = "auto"
     settings: dict[str, Any] = {}
+    missed: Missed = "once"
+    within: float = 43_200.0
+    overlap: Overlap = "skip"
+    jitter: float = 0.0
+    pause_after: int = 5
+    gates: tuple[Gate, ...] = ()
+    print: str = ""
 
 
 class Fact(Struct, frozen=True):

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from fsagent.clock import Clock, slot_run
 from fsagent.config import Settings
 from fsagent.files.fields import Duration
+from fsagent.timetable import Slots, Timetable
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.journal import Journal, read_records
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, claim_dropped, dropped
-from fsagent.workspace.tasks import TaskBook, last_slot, next_slot
+from fsagent.workspace.tasks import TaskBook
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -88,6 +89,18 @@ def minutes(count: int, start: int = 1) -> list[str]:
 
 
 # slots
+
+
+def next_slot(every: float, moment: datetime) -> datetime:
+    slot = Slots(Timetable(every=every), 60, UTC).after(moment)
+    assert slot
+    return slot
+
+
+def last_slot(every: float, moment: datetime) -> datetime:
+    slot = Slots(Timetable(every=every), 60, UTC).last(moment)
+    assert slot
+    return slot
 
 
 @given(st.floats(1, 10**6) | st.integers(1, 10**6), st.floats(0, 4 * 10**9))

@@ -23,7 +23,7 @@ FUNCTION_LINES = 70
 
 # The table of DESIGN.md §4. A folder stands for all of its modules.
 FLOORS = {
-    0: ["fsagent", "errors", "model"],
+    0: ["fsagent", "errors", "model", "timetable"],
     1: [
         "config",
         "extensions",
@@ -38,6 +38,7 @@ FLOORS = {
         "secrets",
         "spellings",
         "statements",
+        "timetext",
         "vocabulary",
     ],
     2: ["workspace"],

@@ -170,7 +170,8 @@ def _read_run(layout: Layout, run: str) -> RunView:
 
 def read_tasks(layout: Layout) -> list[TaskLine]:
     """All task files, those that cannot be used among them."""
-    from fsagent.workspace.tasks import TaskBook, next_slot, period_in_words
+    from fsagent.timetext import in_words
+    from fsagent.workspace.tasks import TaskBook, slots_of
 
     settings, now = _settings(layout), datetime.now(UTC)
     book = TaskBook(layout)
@@ -185,10 +186,10 @@ def read_tasks(layout: Layout) -> list[TaskLine]:
             on = task.enabled and not state.paused
             last = next(iter(index.recent(1, task=task.name) if index else []), None)
             after = max(now, state.watermark or now)
-            following = next_slot(task.every or settings.heartbeat_interval, after) if on else None
+            following = slots_of(task, settings).after(after) if on else None
             lines.append(
                 TaskLine(
-                    task=task.name, file=task.path, rule=period_in_words(task),
+                    task=task.name, file=task.path, rule=in_words(task.table),
                     state="on" if on else "off" if not task.enabled else "paused",
                     last=settings.local(last.started) if last and last.started else None,
                     last_status=last.status if last else "",

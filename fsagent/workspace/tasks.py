@@ -7,7 +7,6 @@ A task file belongs to the person who wrote it: the daemon reads it and keeps it
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,43 +18,27 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from fsagent.config import Settings
 from fsagent.errors import DocumentError, ToolError
 from fsagent.files.atomic import numbered, write_atomic, write_new
 from fsagent.files.documents import read_document, rewrite_document, write_document
 from fsagent.files.fields import Duration, format_duration, nearest, read_fields
 from fsagent.files.names import conflict_of, is_command_name, skip_directory
-from fsagent.files.yamltext import plain
+from fsagent.files.yamltext import plain, position
 from fsagent.model import MAX_DOCUMENT, Fault, Report, Task, ToolCall
+from fsagent.timetable import Slots, Timetable
+from fsagent.timetext import RuleFields, timetable
 from fsagent.workspace.commands import Narrowed, narrowing_faults, read_steps
 from fsagent.workspace.layout import Layout, readable
 from fsagent.workspace.runs import Envelope, drop
 
-LEAST_PERIOD = 1.0
 _LATER = "comes with a later version; for now write 'every: 1d' or another duration"
 _NOT_YET = dict.fromkeys(("cron", "at", "on", "once", "from", "until", "when", "missed", "overlap"), _LATER)
 
 
-class Period(Duration):
-    """How often a task falls due: a duration, or ``heartbeat`` (0) for the settings' interval."""
-
-    @classmethod
-    def parse(cls, text: str) -> Period:
-        """Seconds. Raises ``ValueError`` with what to write instead."""
-        if text.strip().lower() == "heartbeat":
-            return cls(0)
-        try:
-            period = cls(Duration.parse(text))
-        except ValueError as error:
-            raise ValueError(f"{error}, or heartbeat") from None
-        if period < LEAST_PERIOD:
-            raise ValueError("must be at least 1s")
-        return period
-
-
-class TaskFields(Struct, frozen=True):
+class TaskFields(RuleFields, frozen=True):
     """The frontmatter of a task; all of it is optional."""
 
-    every: Period = Period(0)
     enabled: bool = True
     engine: str = ""
     timeout: Duration | None = None
@@ -67,10 +50,22 @@ class TaskFields(Struct, frozen=True):
 
 
 class TaskState(Struct, frozen=True, omit_defaults=True):
-    """What the daemon keeps of a task: the last slot that is settled, why it is paused, the agent's own text of it."""
+    """What the daemon keeps of a task.
+
+    ``watermark`` is the last slot that is settled, ``next`` the one after it by the rule whose print is ``rule``;
+    ``paused`` says why nothing is handed in, ``paused_print`` is the print of the file whose failures led to that;
+    failures count from ``since`` on. ``seen`` is what its gates saw when they last held, ``held_back`` why the last
+    slot brought no run. ``made`` is the print of the agent's own text of the file.
+    """
 
     watermark: datetime | None = None
+    next: datetime | None = None
+    rule: str = ""
     paused: str = ""
+    paused_print: str = ""
+    since: datetime | None = None
+    seen: dict[str, str] = {}
+    held_back: str = ""
     made: str = ""
 
 
@@ -89,7 +84,12 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
             calls = read_steps(document)
         except DocumentError as error:
             faults += error.faults
+    table = Timetable()
     if fields is not None:
+        table, wrong = timetable(fields)
+        for field, why in wrong:
+            line, column = position(document.fields, field, document.first_line)
+            faults.append(Fault(path, why, line, column, field))
         faults += narrowing_faults(document, fields.model, fields.tools, fields.budget)
     if not faults and not document.body and not calls:
         faults.append(Fault(path, "holds no request; write below the --- what is to be done"))
@@ -99,31 +99,22 @@ def read_task(raw: bytes, name: str, path: str) -> Task:
         name=name,
         path=path,
         body=document.body,
-        every=float(fields.every),
+        table=table,
         enabled=fields.enabled,
         engine=fields.engine,
         timeout=float(fields.timeout or 0),
         steps=calls,
         report=fields.report,
+        print=hashlib.sha256(raw).hexdigest()[:32],
         settings={
             name: plain(document.fields[name]) for name in ("model", "tools", "budget") if document.fields.get(name)
         },
     )
 
 
-def next_slot(every: float, after: datetime) -> datetime:
-    """The first slot after a moment. Slots are whole multiples of the period since 1970 (UTC), so they never drift."""
-    return datetime.fromtimestamp((math.floor(after.timestamp() / every + 1e-9) + 1) * every, UTC)
-
-
-def last_slot(every: float, moment: datetime) -> datetime:
-    """The latest slot at or before a moment."""
-    return datetime.fromtimestamp(math.floor(moment.timestamp() / every + 1e-9) * every, UTC)
-
-
-def period_in_words(task: Task) -> str:
-    """The task's rule for people: ``every 10m``, ``every heartbeat``."""
-    return f"every {format_duration(task.every)}" if task.every else "every heartbeat"
+def slots_of(task: Task, settings: Settings) -> Slots:
+    """When this task falls due, with the settings' heartbeat interval and time zone."""
+    return Slots(task.table, settings.heartbeat_interval, settings.zone)
 
 
 class TaskBook:
@@ -136,20 +127,21 @@ class TaskBook:
         self._known: dict[str, tuple[tuple[int, int, int], Task | DocumentError]] = {}
         self._states: dict[str, TaskState] = {}
 
-    def scan(self) -> bool:
-        """Look at every task file; True if anything changed. A broken file stands for itself only."""
+    def scan(self) -> set[str]:
+        """Look at every task file; gives the names of the tasks that came, changed or went. A broken file stands for
+        itself only."""
         with self._lock:
             found: dict[str, tuple[tuple[int, int, int], Task | DocumentError]] = {}
-            changed = False
+            changed: set[str] = set()
             for path, status in _task_files(self._layout.tasks):
                 name = readable(os.path.splitext(os.path.relpath(path, self._layout.tasks))[0])
                 identity = (status.st_mtime_ns, status.st_size, status.st_ino)
                 known = self._known.get(name)
                 if known is None or known[0] != identity:
                     known = (identity, self._read(path, name))
-                    changed = True
+                    changed.add(name)
                 found[name] = known
-            changed = changed or len(found) != len(self._known)
+            changed |= self._known.keys() - found.keys()
             self._known = found
             return changed
 

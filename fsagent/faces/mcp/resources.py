@@ -19,9 +19,10 @@ from fsagent.faces.views import read_results
 from fsagent.files.documents import decode
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Run
+from fsagent.timetext import in_words
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.status import daemon_runs, read_snapshot, render
-from fsagent.workspace.tasks import TaskBook, period_in_words
+from fsagent.workspace.tasks import TaskBook
 
 SCHEME = "fsagent"
 MARKDOWN = "text/markdown"
@@ -133,7 +134,7 @@ class Resources:
     def _tasks(self) -> list[tuple[str, str]]:
         """Every task file's name without its ending, with a few words on it; those that cannot be used too."""
         self._book.scan()
-        found = [(task.name, f"{period_in_words(task)}: {_first_line(task.body)}") for task in self._book.tasks()]
+        found = [(task.name, f"{in_words(task.table)}: {_first_line(task.body)}") for task in self._book.tasks()]
         return sorted(found + [(name, str(error)) for name, error in self._book.broken().items()])
 
     def _results(self, before: str) -> Page:

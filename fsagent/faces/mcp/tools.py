@@ -19,10 +19,11 @@ from fsagent.files.documents import decode
 from fsagent.files.fields import format_duration
 from fsagent.files.names import is_command_name
 from fsagent.model import Run
+from fsagent.timetext import Period
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import limited
-from fsagent.workspace.tasks import Period, TaskBook
+from fsagent.workspace.tasks import TaskBook
 from fsagent.workspace.usage import By
 
 DEED_SECONDS = 20.0
