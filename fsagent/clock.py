@@ -1,90 +1,59 @@
 """The clock: tasks that fall due become commands at the side door. It never executes anything.
 
-Built on the ``schedule`` library, whose jobs drift (the next run counts from the end of the last) and whose passes end
-at the first exception; ``SlotJob`` and ``SlotScheduler`` replace just that: slots are fixed points of the wall clock, a
-heap finds the next one, and a job that fails is settled all the same. Source: shared/facts/libraries.md §6.
+What is kept of a task (its watermark, and the slot that comes next) is written after a run is handed in. A kill in
+between costs nothing: the run of a (task, slot) has one name, and exists.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from typing import Any, Protocol
 
+import msgspec
 import schedule
+from msgspec import Struct
 
 from fsagent.config import Settings
+from fsagent.due import GRACE, Passed, due_at, passed
+from fsagent.gates import Verdict
 from fsagent.model import Task
+from fsagent.openruns import OpenRuns
+from fsagent.slotjobs import RETRY_AFTER_TROUBLE, SlotJob, SlotScheduler
 from fsagent.timetable import Slots, Timetable
 from fsagent.workspace.journal import Journal
-from fsagent.workspace.tasks import TaskBook
+from fsagent.workspace.tasks import TaskBook, TaskState, slots_of
+
+MOST_QUEUED = 10
+_TROUBLE = (OSError, sqlite3.Error, ValueError, ArithmeticError)
+_SECOND = timedelta(seconds=1)
 
 
-class SlotJob(schedule.Job):
-    """One task's next slot. ``due`` is in seconds since 1970; ``every`` in seconds."""
+class Gates(Protocol):
+    """Who looks whether a slot is worth a run. See ``gates.GateKeeper``."""
 
-    def __init__(self, scheduler: SlotScheduler, task: str, every: float) -> None:
-        super().__init__(1, scheduler)
-        self.clock = scheduler
-        self.task = task
-        self.every = every
-        self.due = 0.0
-        self.cancelled = False
+    def check(self, task: Task, slot: datetime, seen: Mapping[str, str]) -> None: ...
 
-    @property
-    def should_run(self) -> bool:
-        """True once the slot is reached."""
-        return self.due <= self.clock.now.timestamp()
-
-    def _schedule_next_run(self) -> None:
-        self.due = _next(self.every, self.clock.now).timestamp()
+    def take(self) -> list[tuple[Task, datetime, Verdict]]: ...
 
 
-class SlotScheduler(schedule.Scheduler):
-    """A ``schedule.Scheduler`` over a heap: a pass costs what is due, not what exists. ``now`` is set by its owner."""
+class _Asked(Struct):
+    """Slots whose gates are being looked at, and the latest slot that is settled once that is known."""
 
-    def __init__(self, now: datetime) -> None:
-        super().__init__()
-        self.now = now
-        self._heap: list[tuple[float, int, SlotJob]] = []
-        self._order = count()
-
-    def add(self, job: SlotJob) -> None:
-        """Take a job into the heap."""
-        heapq.heappush(self._heap, (job.due, next(self._order), job))
-
-    def cancel_job(self, job: schedule.Job) -> None:
-        """Forget a job; it leaves the heap when its slot comes."""
-        if isinstance(job, SlotJob):
-            job.cancelled = True
-
-    def run_pending(self) -> None:
-        """Run what is due at ``now``, the earliest slot first."""
-        while self._heap and self._heap[0][0] <= self.now.timestamp():
-            _, _, job = heapq.heappop(self._heap)
-            if job.cancelled:
-                continue
-            try:
-                self._run_job(job)
-            finally:
-                if job.should_run:
-                    job._schedule_next_run()
-                self.add(job)
-
-    @property
-    def idle_seconds(self) -> float | None:
-        """Seconds until the next slot, None without any."""
-        while self._heap and self._heap[0][2].cancelled:
-            heapq.heappop(self._heap)
-        return max(0.0, self._heap[0][0] - self.now.timestamp()) if self._heap else None
+    slots: tuple[datetime, ...]
+    upto: datetime
 
 
 class Clock:
-    """Keeps one job per enabled task. Used by one thread; ``tick`` may be called at any moment, with any ``now``.
+    """Keeps one job per task that can fall due. Used by one thread; ``tick`` may be called at any moment, with any
+    ``now``.
 
-    ``is_running`` says whether a run of a task has not ended, ``barred`` why a task need not even be tried, or "".
+    ``runs`` knows which runs of a task have not ended, ``barred`` says why a task need not even be tried (or ""),
+    ``replace`` ends a run for a reason in words, ``told`` hears of a gate that is broken, and (with "") of one that
+    works.
     """
 
     def __init__(
@@ -92,92 +61,231 @@ class Clock:
         book: TaskBook,
         settings: Callable[[], Settings],
         journal: Journal,
-        is_running: Callable[[str], bool],
+        runs: OpenRuns,
+        gates: Gates,
         barred: Callable[[Task], str] = lambda task: "",
+        replace: Callable[[str, str], None] = lambda run, why: None,
+        told: Callable[[Task, str], None] = lambda task, fault: None,
     ) -> None:
-        self._book, self._settings, self._journal = book, settings, journal
-        self._is_running, self._barred = is_running, barred
+        self._book, self._settings, self._journal, self._runs = book, settings, journal, runs
+        self._gates, self._barred, self._replace, self._told = gates, barred, replace, told
         self._scheduler = SlotScheduler(datetime.fromtimestamp(0, UTC))
-        self._jobs: dict[str, tuple[Task, float, SlotJob]] = {}
+        self._jobs: dict[str, SlotJob] = {}
+        self._left: dict[str, tuple[datetime, bool]] = {}  # since when a task has no job, and whether its file is gone
+        self._asked: dict[str, _Asked] = {}
+        self._context = ""
         self._begun = False
+        self.absence = "no daemon ran"  # why slots may have passed unseen since the last tick
         self.handed_in = 0
 
-    def update(self, now: datetime) -> None:
-        """Take up tasks that were added, changed, paused or removed, and a changed heartbeat interval."""
-        self._set(now)
-        wanted: dict[str, tuple[Task, float]] = {}
-        for task in self._book.tasks():
-            if task.enabled and not self._book.state(task.name).paused:
-                wanted[task.name] = (task, task.table.every or self._settings().heartbeat_interval)
-        for name in list(self._jobs):
-            task, every, job = self._jobs[name]
-            if name not in wanted or wanted[name][1] != every:
-                self._scheduler.cancel_job(job)
-                del self._jobs[name]
-            else:
-                self._jobs[name] = (wanted[name][0], every, job)
-        for name, (task, every) in wanted.items():
-            if name not in self._jobs:
-                job = SlotJob(self._scheduler, name, every)
-                job.do(self._fire, job)
-                job.due = self._first_slot(name, every, now).timestamp()  # ``do`` made it due after now
-                self._jobs[name] = (task, every, job)
-                self._scheduler.add(job)
+    def update(self, now: datetime, changed: Iterable[str] | None = None) -> None:
+        """Take up tasks that were added, changed, paused or removed; all of them where nothing is said, at the start,
+        and when the settings give other slots."""
+        back = self._set(now)
+        context = _print(self._settings().heartbeat_interval, str(self._settings().zone))
+        if back or context != self._context or changed is None:
+            changed = {*self._book.names(), *self._jobs}
+        self._context = context
+        for name in changed:
+            try:
+                self._arm(name, now)
+            except _TROUBLE as error:
+                self._complain(name, error)
         self._begun = True
 
     def tick(self, now: datetime) -> float | None:
         """Hand in every task whose slot has come; gives the seconds until the next one, None without tasks."""
         if self._set(now):
             self.update(now)
+        for task, slot, verdict in self._gates.take():
+            self._judge(task, slot, verdict)
         self._scheduler.run_pending()
+        self.absence = "the machine slept, its clock was set, or the daemon was busy"
         return self._scheduler.idle_seconds
 
-    def next_due(self) -> tuple[datetime, str] | None:
-        """The next slot and its task."""
-        jobs = [(job.due, name) for name, (_, _, job) in self._jobs.items()]
-        due, name = min(jobs, default=(0.0, ""))
-        return (datetime.fromtimestamp(due, UTC), name) if name else None
+    def upcoming(self, most: int) -> list[tuple[datetime, str]]:
+        """The tasks that fall due next, and when."""
+        return [(datetime.fromtimestamp(job.due, UTC), job.task) for job in self._scheduler.upcoming(most)]
 
-    def _fire(self, job: SlotJob) -> None:
-        task, every, _ = self._jobs[job.task]
+    def _arm(self, name: str, now: datetime) -> None:
+        """Give a task the job that it should have now, or take it away."""
+        state, job = self._book.state(name), self._jobs.get(name)
+        armed = _print(self._book.print_of(name), self._context)
+        if job is None and not self._begun and state.armed == armed and state.next and not state.paused:
+            self._give_job(name, state.next.timestamp(), None)  # as it was when the last daemon ended
+            return
+        task = self._book.get_task(name)
+        if task is None or not task.enabled or state.paused:
+            self._disarm(name, now, gone=task is None)
+            return
+        slots = slots_of(task, self._settings())
+        rule = _rule(task.table, self._settings())
+        if job is not None and state.rule == rule:
+            mark = state.watermark or now
+        else:
+            mark = self._mark(task, state, slots, same=state.rule in ("", rule), now=now)
+        following = slots.after(mark)
+        self._keep(name, watermark=mark, next=following, rule=rule, armed=armed)
+        self._left.pop(name, None)
+        if name not in self._asked:
+            self._give_job(name, due_at(task, slots, following) if following else None, slots)
+
+    def _give_job(self, name: str, due: float | None, slots: Slots | None) -> None:
+        """One job, or none, and no other."""
+        before = self._jobs.pop(name, None)
+        if before is not None:
+            self._scheduler.cancel_job(before)
+        if due is not None:
+            job = self._jobs[name] = SlotJob(self._scheduler, name, due, slots)
+            job.do(self._fire, job)
+
+    def _disarm(self, name: str, now: datetime, *, gone: bool) -> None:
+        job = self._jobs.pop(name, None)
+        if job is not None:
+            self._scheduler.cancel_job(job)
+            self._left[name] = (now, gone)
+        if not gone and self._book.state(name).armed:
+            self._keep(name, armed="")
+
+    def _mark(self, task: Task, state: TaskState, slots: Slots, *, same: bool, now: datetime) -> datetime:
+        """From where on a task's slots count: those after the last one settled. A task that was never seen, or has
+        another rule now, begins with the next one; so does one that comes back while the daemon runs (resumed, enabled,
+        its file restored): it has missed nothing. What is to happen ``once`` is done even so."""
+        if state.watermark is None or not same:
+            return (slots.last(now) or now) - _SECOND if task.table.once else now
+        if state.watermark > now:  # the clock went back: what was run has its run, and the others come as they come
+            return now
+        if not self._begun or task.table.once:
+            return state.watermark
+        left, gone = self._left.get(task.name, (now, True)) if task.name in self._left else (None, False)
+        if left is not None and gone and now - left <= timedelta(seconds=GRACE):
+            return state.watermark
+        return now
+
+    def _fire(self, job: SlotJob) -> object:
+        """Settle what has passed of a task. Gives ``CancelJob`` where no slot will come any more."""
         now = self._scheduler.now
-        slot = _slots(every).last(now) or now
-        first = datetime.fromtimestamp(job.due, UTC)
-        lost = round((slot - first).total_seconds() / every)
-        if lost > 0:
-            self._journal.append(
-                "missed", task=task.name, slots=lost, first=first, last=slot - timedelta(seconds=every)
-            )
+        task, state = self._book.get_task(job.task), self._book.state(job.task)
+        if task is None:
+            return schedule.CancelJob
+        slots = job.slots = job.slots or slots_of(task, self._settings())
         try:
-            why = "its run before has not ended" if self._is_running(task.name) else self._barred(task)
-            if why:
+            return self._settle(job, task, slots, state, now)
+        except _TROUBLE as error:  # a full or failing disk: nothing is settled, and it is tried again
+            self._complain(task.name, error)
+            job.due = now.timestamp() + RETRY_AFTER_TROUBLE
+        return None
+
+    def _settle(self, job: SlotJob, task: Task, slots: Slots, state: TaskState, now: datetime) -> object:
+        asked = self._asked.get(task.name)
+        mark = asked.upto if asked else self._past_handed_in(task, slots, state.watermark or now)
+        found = passed(task, slots, mark, now)
+        for missed in found.missed:
+            self._journal.append("missed", task=task.name, **msgspec.structs.asdict(missed), absence=self.absence)
+        upto = found.upto or mark
+        following = slots.after(upto)
+        why = self._begin(task, state, found, now)
+        if task.name in self._asked:  # until it is known what comes of those slots, none of them is settled
+            self._asked[task.name].upto = upto
+        else:
+            self._book.set_state(task.name, durable=False, watermark=upto, next=following, held_back=why)
+        if following is None:
+            self._jobs.pop(task.name, None)
+            return schedule.CancelJob
+        job.due = due_at(task, slots, following)
+        return None
+
+    def _past_handed_in(self, task: Task, slots: Slots, mark: datetime) -> datetime:
+        """A kill may have come between a run's way through the door and the watermark: then that slot is not missed."""
+        following = slots.after(mark)
+        while (
+            following is not None
+            and following <= self._scheduler.now
+            and self._book.has_run(slot_run(task.name, following))
+        ):
+            mark, following = following, slots.after(following)
+        return mark
+
+    def _begin(self, task: Task, state: TaskState, found: Passed, now: datetime) -> str:
+        """Hand in the slots that are to be run, or have their gates looked at; gives why not, if so."""
+        if not found.run:
+            return found.missed[-1].why if found.missed else ""
+        why = self._overlap(task) or self._barred(task)
+        if why:
+            for slot in found.run:
                 self._journal.append("skipped", task=task.name, slot=slot, why=why)
-            else:
-                self._book.request(task, slot, slot_run(task.name, slot), self._settings().local(now))
+        elif task.gates:
+            self._asked[task.name] = _Asked(found.run, found.run[-1])
+            self._gates.check(task, found.run[-1], state.seen)
+        else:
+            self._hand_in(task, found.run)
+        return why
+
+    def _overlap(self, task: Task) -> str:
+        """Why a slot is skipped for a run that has not ended; "" where it is not."""
+        if task.name in self._asked:
+            return "its gates are still being looked at"
+        runs = self._runs.of(task.name)
+        if runs and task.overlap == "skip":
+            return "its run before has not ended"
+        if task.overlap == "queue" and len(runs) >= MOST_QUEUED:
+            return f"{len(runs)} runs of it have not ended"
+        return ""
+
+    def _hand_in(self, task: Task, slots: Sequence[datetime], given: str = "") -> None:
+        now = self._settings().local(self._scheduler.now)
+        for run in self._runs.of(task.name) if task.overlap == "replace" else ():
+            self._journal.append("replaced", task=task.name, run=run, slot=slots[-1])
+            self._replace(
+                run, f"overlap: replace; the slot of {slots[-1].astimezone(now.tzinfo):%Y-%m-%d %H:%M:%S} came"
+            )
+        for slot in slots:
+            run = slot_run(task.name, slot)
+            if self._book.request(task, slot, run, now, given=given):
+                self._runs.add(run, task.name)
                 self.handed_in += 1
-            self._book.set_state(task.name, watermark=slot, durable=False)
-        except OSError as error:  # a full or failing disk: this slot is lost, and told
-            self._journal.append("error", task=task.name, slot=slot, error=str(error))
 
-    def _first_slot(self, name: str, every: float, now: datetime) -> datetime:
-        """The first slot of a task: after the last one settled; a task never seen before starts with the next one.
+    def _judge(self, task: Task, slot: datetime, verdict: Verdict) -> None:
+        """What was asked of a task's gates is known."""
+        asked, current = self._asked.pop(task.name, None), self._book.get_task(task.name)
+        if asked is None:
+            return
+        why, state = verdict.why, self._book.state(task.name)
+        try:
+            if current is None or current.print != task.print:
+                why = "the task was changed while its gates were looked at"
+                self._journal.append("skipped", task=task.name, slot=slot, why=why)
+            elif verdict.holds:
+                self._hand_in(task, asked.slots, verdict.given)
+            else:
+                self._journal.append("gated", task=task.name, slot=slot, why=why, fault=verdict.fault)
+            slots = slots_of(current or task, self._settings())
+            self._book.set_state(
+                task.name, durable=False, watermark=asked.upto, next=slots.after(asked.upto), held_back=why,
+                seen=verdict.seen if verdict.holds else state.seen,
+            )  # fmt: skip
+            self._told(task, why if verdict.fault else "")
+        except _TROUBLE as error:  # these slots are not settled: they are looked at again
+            self._complain(task.name, error)
+            self._give_job(task.name, self._scheduler.now.timestamp() + RETRY_AFTER_TROUBLE, None)
 
-        So does one that comes back while the daemon runs (resumed, enabled, another period): it has missed nothing.
-        """
-        mark, period = self._book.state(name).watermark, timedelta(seconds=every)
-        if mark is None or mark > now + period or (self._begun and mark <= now - 2 * period):
-            mark = now
-            self._book.set_state(name, watermark=mark, durable=False)
-        return _next(every, mark)
+    def _keep(self, name: str, **changes: Any) -> None:
+        """Note what can be found out again: a disk that does not take it costs nothing but that."""
+        with suppress(OSError):
+            self._book.set_state(name, durable=False, **changes)
+
+    def _complain(self, task: str, error: Exception) -> None:
+        with suppress(OSError):
+            self._journal.append("error", task=task, error=str(error))
 
     def _set(self, now: datetime) -> bool:
-        """Set the clock; True if it went back, and then no task has a job: slots that were run stay run, for their runs
-        exist, and the others come as they come."""
+        """Set the clock; True if it went back, and then no task has a job: each is given one anew."""
         before, self._scheduler.now = self._scheduler.now, now
-        if now >= before - timedelta(seconds=1):
+        if now >= before - _SECOND:
             return False
-        self._journal.append("clock", now=now, before=before, why="the clock was set back")
-        for _, _, job in self._jobs.values():
+        with suppress(OSError):
+            self._journal.append("clock", now=now, before=before, why="the clock was set back")
+        for job in self._jobs.values():
             self._scheduler.cancel_job(job)
         self._jobs.clear()
         return True
@@ -188,9 +296,11 @@ def slot_run(task: str, slot: datetime) -> str:
     return f"{slot.astimezone(UTC):%Y%m%d-%H%M%S}-{hashlib.sha256(task.encode()).hexdigest()[:10]}"
 
 
-def _slots(every: float) -> Slots:
-    return Slots(Timetable(every=every), every, UTC)
+def _rule(table: Timetable, settings: Settings) -> str:
+    """The print of what decides which slots there are."""
+    own = table.every or table.cron or table.at or table.once
+    return _print(msgspec.structs.astuple(table), str(settings.zone), None if own else settings.heartbeat_interval)
 
 
-def _next(every: float, after: datetime) -> datetime:
-    return _slots(every).after(after) or after
+def _print(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:16]

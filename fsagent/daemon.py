@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 from fsagent import __version__, recovery
 from fsagent.bell import Bell
-from fsagent.clock import Clock
 from fsagent.completion import Ended
 from fsagent.config import Settings, load_settings
 from fsagent.errors import AlreadyRunningError, SettingsError
 from fsagent.extensions import unknown_names
 from fsagent.files.locks import lock
+from fsagent.heartbeat import Heartbeat
 from fsagent.house import House
 from fsagent.lanes import Lanes
 from fsagent.memory import give_memory_back
@@ -73,6 +73,7 @@ class Daemon:
         self._woken: deque[str] = deque()
         self._wishes: set[str] = set()  # runs that somebody wants to end
         self._bell = Bell()
+        self._alarm: datetime | None = None  # when the next slot comes, by the wall clock
         self._draining = False  # nothing new is begun
         self._stopping = False  # what runs is to end
         self._worked = False
@@ -99,18 +100,15 @@ class Daemon:
             lambda: render(self._snapshot(), alive=True).partition("\n\n")[2],
             lambda run: self._stopping or self._lanes.cancelled(run),
         )  # fmt: skip
-        self._index, self._book, self._intake, self._pipeline = house.index, house.book, house.intake, house.pipeline
+        self._index, self._intake, self._pipeline = house.index, house.intake, house.pipeline
         self._lanes = Lanes(self._work, lambda: self._settings.max_runs, self.wake)
         self._parking = Parking(
             layout, self.settings, self.journal, Allowances(layout), self._pipeline.revise, self._resume, self.now
         )
-        self._clock = Clock(
-            self._book,
-            self.settings,
-            self.journal,
-            lambda task: self._lanes.has_task(task) or self._parking.has_task(task),
-            house.purse.bars,
-        )
+        self._heartbeat = Heartbeat(
+            layout, house.book, house.index, self.settings, self.journal, house.notices, house.gates,
+            house.purse.bars, self.wake, self.now,
+        )  # fmt: skip
         places = {
             "root": (layout.root, False, CHANGES), "inbox": (layout.inbox, True, ARRIVALS),
             "tasks": (layout.tasks, True, CHANGES), "drop": (layout.drop, False, ARRIVALS),
@@ -120,10 +118,10 @@ class Daemon:
         self._watcher = Watcher(places, self.wake, lambda path: path in ignored)
         self.journal.append("daemon started", pid=os.getpid(), version=__version__, workspace=str(layout.root))
         self._watcher.start()
-        for folder in recovery.recover(layout, self._index):
+        unsettled = recovery.recover(layout, self._index)
+        for folder in unsettled:
             self._resume(folder)
-        self._book.scan()
-        self._clock.update(self.now())
+        self._heartbeat.open(unsettled)
         self._check_settings()
         for companion in self._companions:
             companion.configure(self._settings, self._told)
@@ -153,7 +151,7 @@ class Daemon:
             if self._worked and wait > 1:
                 self._worked = False
                 give_memory_back()
-            self._bell.wait(wait)
+            self._bell.wait(wait, self._alarm)
 
     def run_once(self) -> None:
         """Do all that is due and waiting, then return; files that are still being written are waited for."""
@@ -162,7 +160,7 @@ class Daemon:
             wait = self.beat()
             waiting = self._lanes.waiting() or self._lanes.running() or self._intake.waiting()
             if waiting or self._intake.settling or self._parking.settling:
-                self._bell.wait(wait)
+                self._bell.wait(wait, self._alarm)
                 looked_again = False
             elif looked_again and wait > 0:
                 return
@@ -182,12 +180,13 @@ class Daemon:
             self._look_around()
         if full or "cancel" in woken:
             self._cancel()
-        if full or woken & {"root", "tasks"}:
-            self._status_due |= bool(self._book.scan()) or "tasks" in woken
-            self._clock.update(now)
-        handed_in = self._clock.handed_in
-        due = None if paused else self._clock.tick(now)
-        drops = full or "drop" in woken or self._clock.handed_in != handed_in
+        heard = bool(woken & {"root", "tasks"})
+        self._status_due |= heard | self._heartbeat.look(
+            heard=heard, full=full, watched="tasks" not in self._watcher.trouble
+        )
+        handed_in, due = self._heartbeat.tick(paused=paused)
+        self._alarm = None if due is None else now + timedelta(seconds=due)
+        drops = full or handed_in or "drop" in woken
         self._status_due |= self._intake.look(
             self._settings.local(now), inbox=full or bool(woken & {"root", "inbox"}), drops=drops
         )
@@ -202,7 +201,7 @@ class Daemon:
         self._index.commit()
         admitting = not paused and not self._lanes.full()
         waits = [self._next_scan - time.monotonic(), self._intake.wait(self.now(), admitting=admitting)]
-        waits += [rest for rest in (due, self._parking.wait()) if rest is not None]
+        waits += [rest for rest in (self._heartbeat.wait(), due, self._parking.wait()) if rest is not None]
         if self._status_due:
             waits.append(self._next_status - time.monotonic())
         return max(0.0, min(waits))
@@ -223,6 +222,7 @@ class Daemon:
         self._lanes.close(5.0)
         self._watcher.stop()
         cut = [run.folder.run for run in self._lanes.running()]
+        self._heartbeat.close()
         self._house.push.close()
         with suppress(OSError, sqlite3.Error):  # a full disk must not keep us from ending
             self._house.board.farewell(self._snapshot())
@@ -291,6 +291,7 @@ class Daemon:
 
     def _take_up(self, folder: RunFolder) -> None:
         self._status_due = self._worked = True
+        self._heartbeat.take_up(folder)
         try:
             admitted = self._pipeline.admit(folder)
         except (OSError, sqlite3.Error) as error:
@@ -302,6 +303,8 @@ class Daemon:
             self._intake.again(folder, admitted.at)
         elif isinstance(admitted, Parked):
             self._parking.park(folder)
+        else:
+            self._heartbeat.ended(folder.run)
 
     def _work(self, runs: Sequence[Admitted]) -> None:
         """Called by the lanes on their own threads."""
@@ -310,8 +313,11 @@ class Daemon:
             self._pipeline.begin(runs)
             for run in runs:
                 self._execute(run, ended)
-            for trouble, error in self._pipeline.complete(ended):
+            troubled = self._pipeline.complete(ended)
+            for trouble, error in troubled:
                 self._in_trouble(trouble.folder, error)
+            for done in {each.folder.run for each in ended} - {trouble.folder.run for trouble, _ in troubled}:
+                self._heartbeat.ended(done)
         except Exception as error:  # noqa: BLE001  # around a thread's loop: a full disk, a damaged index …
             for run in runs:
                 self._in_trouble(run.folder, error)

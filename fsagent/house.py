@@ -10,6 +10,7 @@ from typing import Any
 from fsagent import recovery
 from fsagent.budgets import Budgets
 from fsagent.config import Settings
+from fsagent.gates import GateKeeper
 from fsagent.home import WorkspaceHome, resolved
 from fsagent.intake import Intake
 from fsagent.notices import Notices
@@ -62,6 +63,7 @@ class House:
         usage, breaker = UsageBook(layout, lambda moment: settings().local(moment)), Breaker(layout.breaker, now)
         self.purse = Purse(settings, breaker, Budgets(settings, usage, now), usage, self.notices, now)
         self.workers = Workers(layout.root)
+        self.gates = GateKeeper()
         self.home = WorkspaceHome(
             self.soul, self.book, self.index, settings, now, status, wake, self.notices,
             PinBook(layout, journal.append), lambda: self._secrets,

@@ -62,12 +62,6 @@ class Lanes:
         with self._changed:
             return list(self._running.values())
 
-    def has_task(self, task: str) -> bool:
-        """True if a run of this task waits or is under way."""
-        with self._changed:
-            runs = (*self._waiting, *self._quick_queue, *self._running.values())
-            return any(run.envelope.task == task for run in runs)
-
     def let_go(self, run: str) -> RunFolder | None:
         """Take a run out that has not begun; whoever does this ends it. Those that waited behind it may begin."""
         with self._changed:

@@ -46,7 +46,7 @@ class _Held:
 
 
 class Parking:
-    """See the module. Used by one thread, but for ``park`` and ``has_task``.
+    """See the module. Used by one thread, but for ``park``.
 
     ``revise`` gives the question that a changed call makes (envelope, step, call, tool, arguments); ``resume`` has a
     run taken up again.
@@ -79,11 +79,6 @@ class Parking:
             with self._lock:
                 self._held[folder.run] = _Held(folder.run, envelope, open_)
                 self._fresh = True
-
-    def has_task(self, task: str) -> bool:
-        """True if a run of this task waits for an answer."""
-        with self._lock:
-            return any(held.envelope.task == task for held in self._held.values())
 
     def let_go(self, run: str) -> RunFolder | None:
         """Take a run away that somebody wants to end; its file goes to the archive."""

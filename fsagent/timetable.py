@@ -5,11 +5,12 @@ A slot is a fixed point of the wall clock (aware, UTC), so that nothing ever dri
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from msgspec import Struct
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Timetable(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -41,15 +42,15 @@ class Slots:
 
     def __init__(self, table: Timetable, heartbeat: float, zone: tzinfo | None) -> None:
         self.table = table
-        self.every = table.every or heartbeat
+        self.period = timedelta(seconds=table.every or heartbeat)
 
     def after(self, moment: datetime) -> datetime | None:
         """The first slot after a moment; None where there is none any more."""
-        return datetime.fromtimestamp((math.floor(moment.timestamp() / self.every + 1e-9) + 1) * self.every, UTC)
+        return EPOCH + ((moment - EPOCH) // self.period + 1) * self.period
 
     def last(self, moment: datetime) -> datetime | None:
         """The latest slot at or before a moment; None where there was none."""
-        return datetime.fromtimestamp(math.floor(moment.timestamp() / self.every + 1e-9) * self.every, UTC)
+        return EPOCH + (moment - EPOCH) // self.period * self.period
 
     def between(self, after: datetime, until: datetime) -> Iterator[datetime]:
         """The slots after ``after`` up to and with ``until``, in order."""

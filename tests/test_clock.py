@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from hypothesis import strategies as st
 from fsagent.clock import Clock, slot_run
 from fsagent.config import Settings
 from fsagent.files.fields import Duration
+from fsagent.gates import Verdict
+from fsagent.model import Task
+from fsagent.openruns import OpenRuns
 from fsagent.timetable import Slots, Timetable
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.journal import Journal, read_records
@@ -27,24 +30,54 @@ NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
+class ScriptedGates:
+    """Answers at once what ``says`` holds for a task; keeps those for which it holds nothing waiting."""
+
+    def __init__(self) -> None:
+        self.says: dict[str, Verdict] = {}
+        self.asked: list[tuple[Task, datetime, dict[str, str]]] = []
+        self._waiting: list[tuple[Task, datetime]] = []
+
+    def check(self, task: Task, slot: datetime, seen: Mapping[str, str]) -> None:
+        self.asked.append((task, slot, dict(seen)))
+        self._waiting.append((task, slot))
+
+    def take(self) -> list[tuple[Task, datetime, Verdict]]:
+        ready = [(task, slot) for task, slot in self._waiting if task.name in self.says]
+        self._waiting = [each for each in self._waiting if each not in ready]
+        return [(task, slot, self.says[task.name]) for task, slot in ready]
+
+
 class Desk:
-    """A workspace with a clock and somebody who takes what the clock hands in (and says what still runs)."""
+    """A workspace with a clock and somebody who takes what the clock hands in, and does it at once: but for what the
+    tasks in ``busy`` have begun, which is done when they are not busy any more."""
 
     def __init__(self, root: Path, now: datetime = NOON + timedelta(seconds=0.5)) -> None:
         self.layout: Layout = init_workspace(root)[0]
         (self.layout.tasks / "heartbeat.md").unlink(missing_ok=True)
         self.now = now
-        self.settings = Settings(heartbeat_interval=Duration(60))
-        self.running: set[str] = set()
+        self.settings = Settings(heartbeat_interval=Duration(60), timezone="UTC")
+        self.busy: set[str] = set()
         self.taken: list[Envelope] = []
+        self.open: list[RunFolder] = []
+        self.replaced: list[str] = []
+        self.faults: list[tuple[str, str]] = []
         self.start()
 
     def start(self) -> None:
         """(Re)start: nothing is known but what lies on the disk."""
         self.journal = Journal(self.layout.journal, lambda: self.now)
         self.book = TaskBook(self.layout)
-        self.clock = Clock(self.book, lambda: self.settings, self.journal, lambda task: task in self.running)
-        self.look()
+        self.gates, self.runs = ScriptedGates(), OpenRuns()
+        for folder in self.open:
+            self.runs.take_up(folder)
+        self.clock = Clock(
+            self.book, lambda: self.settings, self.journal, self.runs, self.gates,
+            replace=lambda run, why: self.replaced.append(f"{run} {why}"),
+            told=lambda task, fault: self.faults.append((task.name, fault)),
+        )  # fmt: skip
+        self.book.scan()
+        self.clock.update(self.now)
 
     def task(self, name: str, text: str = "beat") -> Path:
         path = self.layout.tasks / f"{name}.md"
@@ -53,8 +86,7 @@ class Desk:
         return path
 
     def look(self) -> None:
-        self.book.scan()
-        self.clock.update(self.now)
+        self.clock.update(self.now, self.book.scan())
 
     def tick(self) -> float | None:
         idle = self.clock.tick(self.now)
@@ -64,6 +96,14 @@ class Desk:
             envelope = folder.envelope()
             assert envelope
             self.taken.append(envelope)
+            self.open.append(folder)
+            folder.close()
+        for folder in list(self.open):
+            envelope = folder.envelope()
+            assert envelope
+            if envelope.task not in self.busy:
+                self.runs.end(folder.run)
+                self.open.remove(folder)
         return idle
 
     def step(self, by: timedelta, times: int = 1) -> None:
@@ -142,12 +182,14 @@ def test_no_drift_however_the_ticks_come(desk: Desk) -> None:
 
 def test_it_says_how_long_it_may_sleep(desk: Desk) -> None:
     assert desk.tick() is None
-    assert desk.clock.next_due() is None
+    assert desk.clock.upcoming(5) == []
     desk.task("a", "---\nevery: 1h\n---\nbeat")
     desk.task("b", "---\nevery: 90s\n---\nbeat")
     desk.look()
     assert desk.tick() == pytest.approx(next_slot(90, desk.now).timestamp() - desk.now.timestamp())
-    assert desk.clock.next_due() == (next_slot(90, desk.now), "b")
+    first, second = desk.clock.upcoming(5)
+    assert first == (next_slot(90, desk.now), "b")
+    assert second == (next_slot(3600, desk.now), "a")
 
 
 def test_what_is_handed_in_says_all(desk: Desk) -> None:
@@ -291,10 +333,10 @@ def test_a_task_that_still_runs_skips_its_slot_and_that_is_recorded(desk: Desk) 
     desk.task("log")
     desk.task("other")
     desk.look()
-    desk.step(MINUTE)
-    desk.running = {"log"}
-    desk.step(MINUTE, 2)
-    desk.running = set()
+    desk.busy = {"log"}
+    desk.step(MINUTE, 3)
+    desk.busy = set()
+    desk.tick()
     desk.step(MINUTE)
     assert desk.slots("log") == ["12:01:00", "12:04:00"]
     assert desk.slots("other") == minutes(4), "it delays no other"
@@ -388,16 +430,20 @@ def test_a_changed_text_keeps_its_slots(desk: Desk) -> None:
     assert RunFolder(desk.layout.runs / desk.taken[-1].run).raw() == b"beat 4"
 
 
-def test_a_disk_that_refuses_costs_that_slot_only(desk: Desk) -> None:
+def test_a_disk_that_refuses_for_a_while_costs_no_slot(desk: Desk) -> None:
     desk.task("log")
+    desk.task("daily", "---\nevery: 1d\n---\nbeat")
     desk.look()
     desk.layout.tmp.rmdir()
     desk.step(MINUTE)
     assert desk.slots() == []
     assert [each["task"] for each in desk.events("error")] == ["log"]
     desk.layout.tmp.mkdir()
+    desk.step(SECOND, 11)
+    assert desk.slots() == ["12:01:00"]
     desk.step(MINUTE)
-    assert desk.slots() == ["12:02:00"]
+    assert desk.slots() == minutes(2)
+    assert desk.events("missed") == []
 
 
 @settings(max_examples=25, deadline=None)

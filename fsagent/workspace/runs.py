@@ -59,6 +59,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     key: str = ""
     by: str = ""
     again: str = ""
+    given: str = ""
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
@@ -214,7 +215,7 @@ def drop(layout: Layout, envelope: Envelope, command: bytes, attachments: Mappin
 
     ``attachments`` maps plain file names to files, which are copied. The daemon need not run; nothing is executed here.
     """
-    if _exists(layout, envelope.run):
+    if exists(layout, envelope.run):
         return False
     temporary = layout.tmp / f"{envelope.run}-{os.urandom(3).hex()}"
     folder = make_folder(temporary, envelope)
@@ -231,7 +232,7 @@ def drop(layout: Layout, envelope: Envelope, command: bytes, attachments: Mappin
         sync_dir(temporary)
         os.rename(temporary, layout.drop / envelope.run)
     except OSError:
-        if _exists(layout, envelope.run):
+        if exists(layout, envelope.run):
             return False
         raise
     finally:
@@ -241,7 +242,7 @@ def drop(layout: Layout, envelope: Envelope, command: bytes, attachments: Mappin
     return True
 
 
-def _exists(layout: Layout, run: str) -> bool:
+def exists(layout: Layout, run: str) -> bool:
     """True if a run of this name was handed in. Looks at the side door first, for that is the way they take."""
     return (layout.drop / run).exists() or (layout.runs / run).exists()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ from fsagent.timetable import Slots, Timetable
 from fsagent.timetext import RuleFields, timetable
 from fsagent.workspace.commands import Narrowed, narrowing_faults, read_steps
 from fsagent.workspace.layout import Layout, readable
-from fsagent.workspace.runs import Envelope, drop
+from fsagent.workspace.runs import Envelope, drop, exists
 
 _LATER = "comes with a later version; for now write 'every: 1d' or another duration"
 _NOT_YET = dict.fromkeys(("cron", "at", "on", "once", "from", "until", "when", "missed", "overlap"), _LATER)
@@ -52,10 +53,11 @@ class TaskFields(RuleFields, frozen=True):
 class TaskState(Struct, frozen=True, omit_defaults=True):
     """What the daemon keeps of a task.
 
-    ``watermark`` is the last slot that is settled, ``next`` the one after it by the rule whose print is ``rule``;
-    ``paused`` says why nothing is handed in, ``paused_print`` is the print of the file whose failures led to that;
-    failures count from ``since`` on. ``seen`` is what its gates saw when they last held, ``held_back`` why the last
-    slot brought no run. ``made`` is the print of the agent's own text of the file.
+    ``watermark`` is the last slot that is settled, ``next`` the one after it by the rule whose print is ``rule``, and
+    ``armed`` the print of all that this was found from; ``paused`` says why nothing is handed in, ``paused_print`` is
+    the print of the file whose failures led to that; failures count from ``since`` on. ``seen`` is what its gates saw
+    when they last held, ``held_back`` why the last slot brought no run. ``made`` is the print of the agent's own text
+    of the file.
     """
 
     watermark: datetime | None = None
@@ -66,6 +68,7 @@ class TaskState(Struct, frozen=True, omit_defaults=True):
     since: datetime | None = None
     seen: dict[str, str] = {}
     held_back: str = ""
+    armed: str = ""
     made: str = ""
 
 
@@ -126,11 +129,14 @@ class TaskBook:
         self._lock = threading.RLock()
         self._known: dict[str, tuple[tuple[int, int, int], Task | DocumentError]] = {}
         self._states: dict[str, TaskState] = {}
+        self._touched: set[str] = set()
+        self.scan_seconds = 0.0
 
     def scan(self) -> set[str]:
         """Look at every task file; gives the names of the tasks that came, changed or went. A broken file stands for
         itself only."""
         with self._lock:
+            began = time.monotonic()
             found: dict[str, tuple[tuple[int, int, int], Task | DocumentError]] = {}
             changed: set[str] = set()
             for path, status in _task_files(self._layout.tasks):
@@ -141,14 +147,41 @@ class TaskBook:
                     known = (identity, self._read(path, name))
                     changed.add(name)
                 found[name] = known
-            changed |= self._known.keys() - found.keys()
+            changed |= self._known.keys() - found.keys() | self._touched
+            self._touched.clear()
             self._known = found
+            self.scan_seconds = time.monotonic() - began
             return changed
 
     def tasks(self) -> list[Task]:
         """The tasks that can be read, by name."""
         with self._lock:
             return [task for _, (_, task) in sorted(self._known.items()) if isinstance(task, Task)]
+
+    def names(self) -> list[str]:
+        """The tasks that can be read."""
+        with self._lock:
+            return [name for name, (_, task) in self._known.items() if isinstance(task, Task)]
+
+    def get_task(self, name: str) -> Task | None:
+        """One task by its very name."""
+        with self._lock:
+            _, task = self._known.get(name, (None, None))
+        return task if isinstance(task, Task) else None
+
+    def print_of(self, name: str) -> str:
+        """The print of a task's file."""
+        task = self.get_task(name)
+        return task.print if task else ""
+
+    def paused(self) -> set[str]:
+        """The tasks that are paused."""
+        with self._lock:
+            return {name for name, state in self._states.items() if state.paused}
+
+    def has_run(self, run: str) -> bool:
+        """True if a run of this name was handed in."""
+        return exists(self._layout, run)
 
     def broken(self) -> dict[str, DocumentError]:
         """The task files that cannot be used, by name."""
@@ -183,8 +216,12 @@ class TaskBook:
             if state != self.state(name):
                 write_atomic(self._state_file(name), msgspec.json.encode(state) + b"\n", durable=durable)
                 self._states[name] = state
+                if "paused" in changes:
+                    self._touched.add(name)
 
-    def request(self, task: Task, slot: datetime | None, run: str, now: datetime, by: str = "") -> bool:
+    def request(
+        self, task: Task, slot: datetime | None, run: str, now: datetime, by: str = "", given: str = ""
+    ) -> bool:
         """Hand the task's request in at the side door; False if this run exists already. ``by`` names who asked."""
         fields: dict[str, Any] = dict(task.settings)
         if task.engine:
@@ -200,7 +237,7 @@ class TaskBook:
         name = f"{task.name}/{(slot or now).astimezone(now.tzinfo):%Y-%m-%d-%H%M%S}.md"
         envelope = Envelope(
             run=run, name=name, trigger="task", time=now.astimezone(UTC), path=task.path, thread=task.name,
-            task=task.name, slot=slot, report=task.report, by=by,
+            task=task.name, slot=slot, report=task.report, by=by, given=given,
         )  # fmt: skip
         return drop(self._layout, envelope, write_document(fields, task.body) if fields else task.body.encode())
 
