@@ -127,8 +127,7 @@ class Clock:
         following = slots.after(mark)
         self._keep(name, watermark=mark, next=following, rule=rule, armed=armed)
         self._left.pop(name, None)
-        if name not in self._asked:
-            self._give_job(name, due_at(task, slots, following) if following else None, slots)
+        self._give_job(name, due_at(task, slots, following) if following else None, slots)
 
     def _give_job(self, name: str, due: float | None, slots: Slots | None) -> None:
         """One job, or none, and no other."""
@@ -187,7 +186,7 @@ class Clock:
         why = self._begin(task, state, found, now)
         if task.name in self._asked:  # until it is known what comes of those slots, none of them is settled
             self._asked[task.name].upto = upto
-        else:
+        elif found.upto:
             self._book.set_state(task.name, durable=False, watermark=upto, next=following, held_back=why)
         if following is None:
             self._jobs.pop(task.name, None)

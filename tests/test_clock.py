@@ -509,3 +509,313 @@ def test_a_tick_costs_what_is_due_not_what_exists(tmp_path: Path, calls: Any) ->
         desk.journal.close()
     assert costs[10_000][0] <= costs[10][0] + 20, costs
     assert costs[10_000][1] <= costs[10][1] * 1.5 + 20, costs
+
+
+# slots that passed
+
+
+def head(fields: str) -> str:
+    return f"---\n{fields}\n---\nbeat"
+
+
+def test_missed_skip_runs_only_what_is_not_late(desk: Desk) -> None:
+    desk.task("log", head("every: 1h\nmissed: skip"))
+    desk.look()
+    desk.now = NOON + timedelta(hours=1, seconds=40)
+    desk.start()
+    desk.tick()
+    assert desk.slots() == ["13:00:00"], "a daemon that is started anew at the very hour misses nothing"
+    desk.now = NOON + timedelta(hours=9, minutes=2)
+    desk.start()
+    desk.tick()
+    assert desk.slots() == ["13:00:00"]
+    (missed,) = desk.events("missed")
+    assert (missed["slots"], missed["why"], missed["absence"]) == (8, "missed: skip", "no daemon ran")
+    desk.step(timedelta(minutes=58))
+    assert desk.slots() == ["13:00:00", "22:00:00"]
+
+
+def test_missed_once_runs_nothing_that_is_too_old(desk: Desk) -> None:
+    desk.task("log", head("every: 1d\nwithin: 2h"))
+    desk.look()
+    desk.now = datetime(2026, 11, 23, 1, 59, tzinfo=UTC)
+    desk.start()
+    desk.tick()
+    assert desk.slots() == ["00:00:00"]
+    desk.now = datetime(2026, 11, 26, 2, 1, tzinfo=UTC)
+    desk.start()
+    desk.tick()
+    assert desk.slots() == ["00:00:00"]
+    assert [(each["slots"], each["why"]) for each in desk.events("missed")] == [
+        (3, "they lie further back than within: 2h")
+    ]
+    desk.step(timedelta(hours=22))
+    assert desk.slots() == ["00:00:00", "00:00:00"]
+
+
+def test_missed_all_runs_every_slot_in_its_order_up_to_a_number(desk: Desk) -> None:
+    desk.task("hour", head("every: 1h\nmissed: all"))
+    desk.task("fast", head("every: 1s\nmissed: all"))
+    desk.look()
+    desk.now = NOON + timedelta(hours=15, minutes=30)
+    desk.start()
+    desk.busy = {"hour"}
+    desk.tick()
+    hours = [each.slot.hour for each in desk.taken if each.task == "hour" and each.slot]
+    assert hours == [16, 17, 18, 19, 20, 21, 22, 23, 0, 1, 2, 3], "of the twelve hours that within: allows"
+    fast = [each.slot for each in desk.taken if each.task == "fast"]
+    assert fast == [desk.now + timedelta(seconds=n) for n in range(-99, 1)]
+    missed = {each["task"]: (each["slots"], each["why"]) for each in desk.events("missed")}
+    assert missed == {
+        "hour": (3, "they lie further back than within: 12h"),
+        "fast": (15 * 3600 + 1800 - 100, "only the latest 100 are run"),
+    }
+
+
+def test_a_sleep_of_the_machine_is_told_as_that(desk: Desk) -> None:
+    desk.task("log", head("every: 10m"))
+    desk.look()
+    desk.step(timedelta(minutes=10))
+    desk.step(timedelta(hours=3))
+    assert desk.slots() == ["12:10:00", "15:10:00"], "no storm"
+    (missed,) = desk.events("missed")
+    assert missed["absence"].startswith("the machine slept")
+
+
+def test_a_kill_behind_the_door_makes_no_slot_missed(desk: Desk) -> None:
+    """The run was handed in, the watermark was not written: that slot ran, whatever came after it is missed."""
+    desk.task("log")
+    desk.look()
+    desk.step(MINUTE)
+    before = desk.book.state("log")
+    desk.step(MINUTE)
+    desk.book.set_state("log", watermark=before.watermark, next=before.next)
+    desk.now += 3 * MINUTE
+    desk.start()
+    desk.tick()
+    assert desk.slots() == ["12:01:00", "12:02:00", "12:05:00"]
+    (missed,) = desk.events("missed")
+    assert (missed["first"], missed["last"], missed["slots"]) == ("2026-11-22T12:03:00Z", "2026-11-22T12:04:00Z", 2)
+
+
+# overlap
+
+
+def test_overlap_queue_lets_them_wait_up_to_a_number(desk: Desk) -> None:
+    desk.task("log", head("every: 1m\noverlap: queue"))
+    desk.look()
+    desk.busy = {"log"}
+    desk.step(MINUTE, 12)
+    assert desk.slots() == minutes(10)
+    assert [each["why"] for each in desk.events("skipped")] == ["10 runs of it have not ended"] * 2
+    desk.busy = set()
+    desk.tick()
+    desk.step(MINUTE)
+    assert desk.slots() == [*minutes(10), "12:13:00"]
+
+
+def test_overlap_replace_ends_the_run_before(desk: Desk) -> None:
+    desk.task("log", head("every: 1m\noverlap: replace"))
+    desk.look()
+    desk.busy = {"log"}
+    desk.step(MINUTE, 2)
+    assert desk.slots() == minutes(2)
+    first = slot_run("log", NOON + MINUTE)
+    assert desk.replaced == [f"{first} overlap: replace; the slot of 2026-11-22 12:02:00 came"]
+    assert [(each["run"], each["slot"]) for each in desk.events("replaced")] == [(first, "2026-11-22T12:02:00Z")]
+
+
+def test_a_run_from_before_the_restart_counts(desk: Desk) -> None:
+    desk.task("log")
+    desk.look()
+    desk.busy = {"log"}
+    desk.step(MINUTE)
+    desk.start()
+    desk.step(MINUTE)
+    assert desk.slots() == minutes(1)
+    assert [each["why"] for each in desk.events("skipped")] == ["its run before has not ended"]
+
+
+# jitter
+
+
+def test_jitter_moves_the_hour_of_the_run_and_not_its_slot(desk: Desk) -> None:
+    names = [f"t{number}" for number in range(40)]
+    for name in names:
+        desk.task(name, head("every: 10m\njitter: 2m"))
+    desk.look()
+    came: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(3 * 600):
+        desk.now += SECOND
+        before = len(desk.taken)
+        desk.tick()
+        for each in desk.taken[before:]:
+            assert each.slot
+            came[each.task].append((desk.now - each.slot).total_seconds())
+    assert {len(lates) for lates in came.values()} == {2, 3}
+    lates = [late for each in came.values() for late in each]
+    assert 0 < min(lates) < 30
+    assert 90 < max(lates) < 122
+    assert len({round(late) for late in lates}) > 30, "they do not all come together"
+    assert len({round(late) for late in came["t0"]}) > 1, "nor every time alike"
+    assert all(each.slot and each.slot.minute % 10 == 0 for each in desk.taken)
+    assert desk.events("missed") == []
+
+
+def test_jitter_is_the_same_after_a_restart(desk: Desk) -> None:
+    desk.task("log", head("every: 1h\njitter: 30m"))
+    desk.look()
+    ((due, _),) = desk.clock.upcoming(1)
+    assert NOON + timedelta(hours=1) < due < NOON + timedelta(hours=1.5)
+    desk.start()
+    assert desk.clock.upcoming(1) == [(due, "log")]
+    desk.now = due + SECOND
+    desk.start()
+    desk.tick()
+    assert desk.slots() == ["13:00:00"]
+    assert desk.events("missed") == []
+
+
+# once, and rules that change
+
+
+def test_once_is_done_once(desk: Desk) -> None:
+    path = desk.task("call", head("once: 2026-11-22 12:05"))
+    desk.look()
+    desk.step(MINUTE, 10)
+    assert desk.slots() == ["12:05:00"]
+    for _ in range(2):
+        desk.start()
+        desk.step(MINUTE, 2)
+    path.write_text(head("once: 2026-11-22 12:05") + " with another text")
+    desk.look()
+    desk.step(MINUTE, 2)
+    assert desk.slots() == ["12:05:00"]
+    path.write_text(head("once: 2026-11-22 13:00"))
+    desk.look()
+    desk.step(MINUTE, 60)
+    assert desk.slots() == ["12:05:00", "13:00:00"]
+
+
+def test_once_that_comes_late_by_sync_is_done_all_the_same_but_not_days_later(desk: Desk) -> None:
+    desk.task("soon", head("once: 2026-11-22 11:30"))
+    desk.task("old", head("once: 2026-11-20 11:30"))
+    desk.look()
+    desk.tick()
+    assert [(each.task, each.slot) for each in desk.taken] == [("soon", NOON - timedelta(minutes=30))]
+    (missed,) = desk.events("missed")
+    assert (missed["task"], missed["first"]) == ("old", "2026-11-20T11:30:00Z")
+    desk.start()
+    desk.tick()
+    assert len(desk.taken) == len(desk.events("missed")) == 1
+    assert "further back than within" in desk.book.state("old").held_back
+
+
+def test_a_rule_that_is_changed_runs_nothing_of_the_past(desk: Desk) -> None:
+    path = desk.task("log", head('at: "18:00"'))
+    desk.look()
+    desk.now = datetime(2026, 11, 22, 14, 30, tzinfo=UTC)
+    path.write_text(head('at: "14:00"'))
+    desk.look()
+    desk.step(MINUTE, 10)
+    assert desk.slots() == []
+    path.write_text(head('at: "13:00"'))
+    desk.start()
+    desk.step(MINUTE, 10)
+    assert desk.slots() == []
+    assert desk.events("missed") == []
+
+
+def test_two_rules_with_the_same_slot_run_it_once(desk: Desk) -> None:
+    path = desk.task("log", head("every: 1m"))
+    desk.look()
+    desk.step(MINUTE)
+    desk.now -= SECOND
+    path.write_text(head('cron: "* * * * *"'))
+    desk.look()
+    desk.step(SECOND, 3)
+    desk.now -= timedelta(seconds=5)
+    path.write_text(head("every: 20s"))
+    desk.look()
+    desk.step(SECOND, 8)
+    assert desk.slots() == ["12:01:00"]
+
+
+# gates
+
+
+def test_a_gate_that_does_not_hold_costs_a_line_in_the_journal(desk: Desk) -> None:
+    desk.task("log", head("when: {exists: a.csv}"))
+    desk.task("other")
+    desk.look()
+    desk.gates.says["log"] = Verdict(holds=False, why="a.csv is not there")
+    desk.step(MINUTE, 2)
+    desk.tick()
+    assert desk.slots("log") == []
+    assert desk.slots("other") == minutes(2)
+    assert [(each["slot"], each["why"], each["fault"]) for each in desk.events("gated")] == [
+        ("2026-11-22T12:01:00Z", "a.csv is not there", False), ("2026-11-22T12:02:00Z", "a.csv is not there", False),
+    ]  # fmt: skip
+    assert desk.book.state("log").held_back == "a.csv is not there"
+    desk.gates.says["log"] = Verdict(holds=True, given="what it brought", seen={"g": "1"})
+    desk.step(MINUTE)
+    desk.tick()
+    assert desk.slots("log") == ["12:03:00"]
+    assert next(each for each in desk.taken if each.task == "log").given == "what it brought"
+    assert desk.book.state("log").held_back == ""
+    desk.step(MINUTE)
+    assert desk.gates.asked[-1][2] == {"g": "1"}, "what it saw when it held last"
+
+
+def test_a_gate_that_takes_long_delays_nobody_and_loses_nothing(desk: Desk) -> None:
+    desk.task("log", head("when: {exists: a.csv}"))
+    desk.task("other")
+    desk.look()
+    desk.step(MINUTE, 3)
+    assert desk.slots("other") == minutes(3)
+    assert [each["why"] for each in desk.events("skipped")] == ["its gates are still being looked at"] * 2
+    desk.gates.says["log"] = Verdict(holds=True)
+    desk.tick()
+    assert desk.slots("log") == ["12:01:00"]
+    desk.step(MINUTE)
+    desk.tick()
+    assert desk.slots("log") == ["12:01:00", "12:04:00"]
+
+
+def test_a_kill_while_gates_are_looked_at_has_them_looked_at_again(desk: Desk) -> None:
+    desk.task("log", head("every: 1h\nwhen: {exists: a.csv}"))
+    desk.look()
+    desk.step(timedelta(hours=1))
+    assert len(desk.gates.asked) == 1
+    desk.start()
+    desk.gates.says["log"] = Verdict(holds=True)
+    desk.step(SECOND)
+    desk.tick()
+    assert desk.slots("log") == ["13:00:00"]
+    assert desk.events("missed") == []
+
+
+def test_a_gate_that_is_broken_is_told(desk: Desk) -> None:
+    desk.task("log", head("when: {exists: a.csv}"))
+    desk.look()
+    desk.gates.says["log"] = Verdict(holds=False, why="shell is not allowed", fault=True)
+    desk.step(MINUTE)
+    desk.tick()
+    desk.gates.says["log"] = Verdict(holds=True)
+    desk.step(MINUTE)
+    desk.tick()
+    assert desk.faults == [("log", "shell is not allowed"), ("log", "")]
+
+
+def test_a_task_that_is_changed_while_its_gates_are_looked_at_is_not_run_as_it_was(desk: Desk) -> None:
+    path = desk.task("log", head("when: {exists: a.csv}"))
+    desk.look()
+    desk.step(MINUTE)
+    path.write_text("another one")
+    desk.look()
+    desk.gates.says["log"] = Verdict(holds=True)
+    desk.tick()
+    assert desk.slots() == []
+    assert [each["why"] for each in desk.events("skipped")] == ["the task was changed while its gates were looked at"]
+    desk.step(MINUTE)
+    assert desk.slots() == ["12:02:00"]
