@@ -23,7 +23,7 @@ FUNCTION_LINES = 70
 
 # The table of DESIGN.md §4. A folder stands for all of its modules.
 FLOORS = {
-    0: ["fsagent", "errors", "model", "timetable"],
+    0: ["fsagent", "errors", "model", "timetable", "zones"],
     1: [
         "config",
         "extensions",
