@@ -103,6 +103,10 @@ class Clock:
         self.absence = "the machine slept, its clock was set, or the daemon was busy"
         return self._scheduler.idle_seconds
 
+    def asking(self) -> bool:
+        """True while gates are looked at."""
+        return bool(self._asked)
+
     def upcoming(self, most: int) -> list[tuple[datetime, str]]:
         """The tasks that fall due next, and when."""
         return [(datetime.fromtimestamp(job.due, UTC), job.task) for job in self._scheduler.upcoming(most)]

@@ -159,7 +159,7 @@ class Daemon:
         while not self._draining and not self.layout.stop.exists():
             wait = self.beat()
             waiting = self._lanes.waiting() or self._lanes.running() or self._intake.waiting()
-            if waiting or self._intake.settling or self._parking.settling:
+            if waiting or self._intake.settling or self._parking.settling or self._heartbeat.asking():
                 self._bell.wait(wait, self._alarm)
                 looked_again = False
             elif looked_again and wait > 0:

@@ -100,6 +100,10 @@ class Heartbeat:
         """A run has ended. From any thread."""
         self._runs.end(run)
 
+    def asking(self) -> bool:
+        """True while it is not known yet what becomes of a slot that has come."""
+        return self._clock.asking()
+
     def upcoming(self, most: int) -> list[tuple[datetime, str]]:
         """The tasks that fall due next, and when."""
         return self._clock.upcoming(most)
