@@ -26,6 +26,7 @@ FLOORS = {
     0: ["fsagent", "errors", "model", "timetable", "zones"],
     1: [
         "config",
+        "crontext",
         "extensions",
         "definitions",
         "facts",

@@ -143,7 +143,7 @@ def read_fields(
     """
     if not fields:
         return schema()
-    known = {field.name: field for field in msgspec.structs.fields(schema)}
+    known = {field.encode_name: field for field in msgspec.structs.fields(schema)}
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, node in fields.items():
@@ -168,7 +168,7 @@ def read_fields(
             faults.append(Fault(file, message, *(at or (line, column)), where))
     if faults:
         raise DocumentError(faults)
-    return schema(**values)
+    return schema(**{known[name].name: value for name, value in values.items()})
 
 
 def convert(value: Any, kind: Any) -> Any:

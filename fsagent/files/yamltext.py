@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
@@ -228,9 +228,9 @@ def position(node: Any, key: Any, first_line: int = 1) -> tuple[int, int]:
 
 def plain(node: Any) -> Any:
     """The same data as builtin ``dict``, ``list`` and ``str``."""
-    if isinstance(node, CommentedMap):
+    if isinstance(node, dict):
         return {str(key): plain(value) for key, value in node.items()}
-    if isinstance(node, CommentedSeq):
+    if isinstance(node, list):
         return [plain(value) for value in node]
     return "" if node is None else str(node)
 
