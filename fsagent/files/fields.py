@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -143,7 +144,7 @@ def read_fields(
     """
     if not fields:
         return schema()
-    known = {field.name: field for field in msgspec.structs.fields(schema)}
+    known = _known(schema)
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, node in fields.items():
@@ -189,6 +190,11 @@ def place(node: Any, path: Iterable[str | int], first_line: int = 1) -> tuple[in
             break
         found, node = here, node[key]
     return found
+
+
+@cache
+def _known(schema: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(schema)}
 
 
 def _group(kind: Any) -> type[msgspec.Struct] | None:
