@@ -194,7 +194,7 @@ def place(node: Any, path: Iterable[str | int], first_line: int = 1) -> tuple[in
 
 @cache
 def _known(schema: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
-    return {field.name: field for field in msgspec.structs.fields(schema)}
+    return {field.encode_name: field for field in msgspec.structs.fields(schema)}
 
 
 def _group(kind: Any) -> type[msgspec.Struct] | None:
@@ -211,7 +211,9 @@ def _inside(node: Any, message: str, first_line: int) -> tuple[tuple[int, int] |
     keys = [int(part[0]) if part[0] else part[1] for part in re.findall(r"\[(\d+)\]|\.([\w-]+)", path)]
     found = place(node, keys, first_line)
     text = text.replace("Object missing required field", "misses").replace("`", "'")
-    text = re.sub(r"^Expected '?(\w+)'?, got '?(\w+)'?", lambda m: f"must be {_word(m[1])}, not {_word(m[2])}", text)
+    text = re.sub(
+        r"^Expected '?(\w+)(?: \| null)?'?, got '?(\w+)'?", lambda m: f"must be {_word(m[1])}, not {_word(m[2])}", text
+    )
     text = re.sub(r"^Invalid enum value", "cannot be", text)
     return found if found != (0, 0) else None, text
 
