@@ -100,7 +100,7 @@ class WorkspaceHome:
         return [self._view(task) for task in self._book.tasks()]
 
     def create_task(self, name: str, body: str, every: str, steps: Sequence[ToolCall]) -> TaskView:
-        task = self._book.create(name, body, every, steps)
+        task = self._book.create(name, body, {"every": every or "heartbeat"}, steps)
         self._wake("tasks")
         return self._view(task)
 

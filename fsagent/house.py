@@ -52,7 +52,7 @@ class House:
         self.secrets()
         self.index = recovery.open_index(layout)
         self.soul = Soul(layout.soul, layout.locks / "soul.lock")
-        self.book = TaskBook(layout)
+        self.book = TaskBook(layout, keeps=True)
         self.intake = Intake(layout, settings, journal)
         self.board = StatusBoard(layout)
         self.reporter = Reporter(layout, settings, self.book, self.index, self.soul, now)

@@ -207,9 +207,10 @@ def test_a_slot_handed_in_whose_watermark_was_lost_is_not_run_again(desk: Desk) 
     desk.task("log")
     desk.look()
     desk.step(MINUTE, 3)
-    for path in desk.layout.task_states.iterdir():
-        state = msgspec.json.decode(path.read_bytes())
-        path.write_bytes(msgspec.json.encode(state | {"watermark": "2026-11-22T12:00:00Z"}))
+    log = desk.layout.task_states / "states.jsonl"
+    record = msgspec.json.decode(log.read_bytes().splitlines()[-1])
+    record["state"]["watermark"] = "2026-11-22T12:00:00Z"
+    log.write_bytes(msgspec.json.encode(record) + b"\n")
     desk.start()
     desk.tick()
     assert desk.slots() == minutes(3)

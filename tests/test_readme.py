@@ -46,7 +46,7 @@ from fsagent.workspace.layout import PLACES
 from fsagent.workspace.reserved import RESERVED_WRITE, tools_root
 from fsagent.workspace.results import Outcome, render
 from fsagent.workspace.runs import Envelope
-from fsagent.workspace.tasks import TaskFields
+from fsagent.workspace.taskfile import TaskFields
 from harness import FSAGENT, wait_for
 
 ROOT = Path(__file__).resolve().parent.parent

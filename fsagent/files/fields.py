@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -143,7 +144,7 @@ def read_fields(
     """
     if not fields:
         return schema()
-    known = {field.encode_name: field for field in msgspec.structs.fields(schema)}
+    known = _known(schema)
     values: dict[str, Any] = {}
     faults: list[Fault] = []
     for name, node in fields.items():
@@ -191,6 +192,11 @@ def place(node: Any, path: Iterable[str | int], first_line: int = 1) -> tuple[in
     return found
 
 
+@cache
+def _known(schema: type[msgspec.Struct]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(schema)}
+
+
 def _group(kind: Any) -> type[msgspec.Struct] | None:
     """The struct in a field's type, be it optional or not."""
     for each in get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]:
@@ -205,7 +211,9 @@ def _inside(node: Any, message: str, first_line: int) -> tuple[tuple[int, int] |
     keys = [int(part[0]) if part[0] else part[1] for part in re.findall(r"\[(\d+)\]|\.([\w-]+)", path)]
     found = place(node, keys, first_line)
     text = text.replace("Object missing required field", "misses").replace("`", "'")
-    text = re.sub(r"^Expected '?(\w+)'?, got '?(\w+)'?", lambda m: f"must be {_word(m[1])}, not {_word(m[2])}", text)
+    text = re.sub(
+        r"^Expected '?(\w+)(?: \| null)?'?, got '?(\w+)'?", lambda m: f"must be {_word(m[1])}, not {_word(m[2])}", text
+    )
     text = re.sub(r"^Invalid enum value", "cannot be", text)
     return found if found != (0, 0) else None, text
 

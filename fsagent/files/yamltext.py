@@ -31,6 +31,7 @@ from ruamel.yaml.scanner import ScannerError
 from ruamel.yaml.tag import Tag
 
 from fsagent.errors import DocumentError
+from fsagent.files.plainlines import read_plain_lines
 from fsagent.model import Fault
 
 MAX_CHARACTERS = 64 * 1024
@@ -121,7 +122,8 @@ def load_mapping(text: str, file: str, first_line: int = 1) -> CommentedMap:
 
     ``first_line`` is the line of the file on which ``text`` starts. Raises ``DocumentError`` with line and column.
     """
-    return _load(text, file, first_line)[0]
+    found = read_plain_lines(text)
+    return _load(text, file, first_line)[0] if found is None else found
 
 
 def _load(text: str, file: str, first_line: int) -> tuple[CommentedMap, str]:
