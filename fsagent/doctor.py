@@ -29,7 +29,9 @@ from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout
 from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.soul import Soul
-from fsagent.workspace.tasks import TaskBook, conflict_copies
+from fsagent.workspace.taskfolder import TaskFolder
+from fsagent.workspace.tasks import conflict_copies
+from fsagent.workspace.taskstates import read_states
 from fsagent.workspace.tokens import Tokens
 from fsagent.workspace.usage import read_spent_file, usage_files
 
@@ -109,15 +111,23 @@ def _ignore_file(layout: Layout) -> Iterator[Fault]:
 
 
 def _tasks(layout: Layout, runner: Runner) -> tuple[int, list[Fault]]:
-    book = TaskBook(layout)
-    book.scan()
-    faults = [fault for error in book.broken().values() for fault in error.faults]
-    for task in book.tasks():
+    """Every task file, read afresh whatever the cache says, and what is kept of tasks."""
+    folder = TaskFolder(layout.tasks, None, keeps=False)
+    folder.scan()
+    faults = [fault for error in folder.broken().values() for fault in error.faults]
+    for task in filter(None, map(folder.get, sorted(folder.names()))):
         faults += [Fault(task.path, why, line, 0, "steps") for line, why in runner.faults(task.steps)]
     faults += [
         Fault(f"tasks/{name}", "is a sync conflict copy; it is never run") for name in conflict_copies(layout.tasks)
     ]
-    return len(book.tasks()) + len(book.broken()), faults
+    log = layout.task_states / "states.jsonl"
+    try:
+        for number, state in enumerate(read_states(log), 1):
+            if state is None:
+                faults.append(Fault(layout.name(log), "is no state of a task (torn by a crash, or damaged)", number))
+    except OSError as error:
+        faults.append(Fault(layout.name(log), f"cannot be read: {os.strerror(error.errno or 0)}"))
+    return len(folder.names()) + len(folder.broken()), faults
 
 
 def _commands(layout: Layout, settings: Settings, runner: Runner) -> tuple[int, list[Fault]]:

@@ -23,6 +23,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import frontmatter  # noqa: E402
 import models  # noqa: E402
 from client import Client  # noqa: E402
 
@@ -35,6 +36,7 @@ from fsagent.tools.shell import Shell, ShellArgs  # noqa: E402
 from fsagent.workspace.create import init_workspace  # noqa: E402
 from fsagent.workspace.index import Index  # noqa: E402
 from fsagent.workspace.reserved import tools_root  # noqa: E402
+from fsagent.workspace.tasks import TaskBook  # noqa: E402
 from harness import FSAGENT, Agent, wait_for  # noqa: E402
 
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\n"
@@ -226,23 +228,58 @@ def spent(command: list[str]) -> float:
 
 
 def tasks(quick: bool) -> None:
-    """Start-up and idling with very many tasks, beside the same with ten."""
+    """Start-up and idling with very many tasks, beside the same with ten; and the book of tasks beside bare loops."""
     figures = []
     for count in (10, 500 if quick else 10_000):
         with agent("") as made:
             for number in range(count):
                 (made.layout.tasks / f"t{number}.md").write_text("---\nevery: 1d\n---\nLog the timestamp to log.txt\n")
+            time.sleep(2.1)  # so that no file counts as just written
+            if count > 10:
+                book_of_tasks(made, count)
             made.start()
             wait_for(made.layout.beat.exists, seconds=120)
             ready = cpu(made.process.pid)
+            made.stop()
+            made.layout.beat.unlink()
+            made.start()
+            wait_for(made.layout.beat.exists, seconds=120)
+            warm = cpu(made.process.pid)
             time.sleep(1)
             begin = cpu(made.process.pid)
             time.sleep(5 if quick else 60)
-            figures.append((ready, cpu(made.process.pid) - begin, memory(made.process.pid)))
-    (few_ready, few_idle, few_memory), (ready, idling, much) = figures
+            figures.append((ready, warm, cpu(made.process.pid) - begin, memory(made.process.pid)))
+    (few_ready, few_warm, few_idle, few_memory), (ready, warm, idling, much) = figures
     say(f"{count:,} tasks: CPU until ready (bare: 10)", ready, few_ready, "s")
+    say(f"{count:,} tasks: CPU until ready, warm (bare: 10)", warm, few_warm, "s")
     say(f"{count:,} tasks: CPU while idle (bare: 10)", idling, few_idle, "s")
     say(f"{count:,} tasks: memory (bare: 10)", much, few_memory, "MB")
+
+
+def book_of_tasks(made: Agent, count: int) -> None:
+    """A look at all task files, cold and warm, beside a loop that only parses, or only asks for each file's status."""
+
+    def timed(work: Callable[[], object]) -> float:
+        begin = time.process_time()
+        work()
+        return (time.process_time() - begin) / count * 1e6
+
+    def parsed() -> None:
+        for entry in os.scandir(made.layout.tasks):
+            frontmatter.load(entry.path)
+
+    def looked() -> None:
+        for entry in os.scandir(made.layout.tasks):
+            entry.stat(follow_symlinks=False)
+
+    parsing, looking = timed(parsed), min(timed(looked) for _ in range(3))
+    book = TaskBook(made.layout, keeps=True)
+    say("a task file, cold (bare: python-frontmatter)", timed(book.scan), parsing, "µs")
+    say("a task file, again (bare: scandir, stat)", min(timed(book.scan) for _ in range(3)), looking, "µs")
+    starts = [timed(TaskBook(made.layout).scan) for _ in range(3)]
+    say("a task file, warm start (bare: the same)", min(starts), looking, "µs")
+    for path in made.layout.task_states.iterdir():
+        path.unlink()
 
 
 def archive(quick: bool) -> None:
