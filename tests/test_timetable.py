@@ -240,6 +240,13 @@ def test_rare_days() -> None:
     assert days("0 9 */30 * sun") == ["2027-01-31", "2027-08-01", "2027-10-31"], "both, as one starts with *"
 
 
+def test_a_rare_rule_comes_in_both_passes_of_a_repeated_hour() -> None:
+    slots = slots_of(BERLIN, {"cron": "*/30 2 25 10 *"})
+    expected = [utc(f"2026-10-25 {clock}") for clock in ("00:00", "00:30", "01:00", "01:30")]
+    low, high = utc("2026-01-01"), utc("2027-10-01")
+    agree(slots, expected, low, high, [*expected, expected[1] + 29 * MINUTE, expected[0] - 2 * DAY, high - 30 * DAY])
+
+
 def test_a_single_moment() -> None:
     slots = slots_of(BERLIN, {"once": "2027-01-05 14:00"})
     instant = utc("2027-01-05 13:00")
