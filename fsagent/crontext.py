@@ -91,7 +91,8 @@ def _field(number: int, field: str) -> str:
             Field(number + 1).parse(known.upper())
         except (CronSimError, ValueError, AssertionError, TypeError):
             raise ValueError(f"{where}; it may hold {holds}, or *") from None
-        terms.append(known)
+        # cronsim takes 5-5/2 for 5/2, which goes on to the end of the field
+        terms.append(re.sub(r"^(\w+)-\1/\d+$", r"\1", known))
     return ",".join(terms)
 
 

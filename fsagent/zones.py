@@ -71,8 +71,8 @@ class Wall:
                 found = readings.first(start + offset)
                 if found is not None and found < end + offset:
                     return found - offset
-            # what was shown within the last day may be shown again; only beyond that is it safe to jump
-            found = readings.first(instant + offset - DAY)
+            # beyond a day from here the wall clock shows only what lies further on, so it is safe to jump
+            found = readings.first(instant + offset)
             if found is None:
                 return None
             instant = max(instant + DAY, found - _FAR)
@@ -84,7 +84,7 @@ class Wall:
                 found = readings.last(end + offset - TICK)
                 if found is not None and found >= start + offset:
                     return found - offset
-            found = readings.last(instant + offset + DAY)
+            found = readings.last(instant + offset)
             if found is None:
                 return None
             instant = min(instant - DAY, found + _FAR)
