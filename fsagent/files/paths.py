@@ -85,6 +85,20 @@ class SafeRoot:
                 limit -= len(chunk)
             return b"".join(chunks)
 
+    def status(self, path: str) -> os.stat_result | None:
+        """What the disk says of a file or folder, links followed; None where there is none. Nothing is opened."""
+        parts = self._parts(path)
+        self._reserved.check(parts, path, write=False)
+        with self._walk(path, write=False) as walk:
+            try:
+                rest = walk.go(parts)
+                self._reserved.check((*walk.names, *rest), path, write=False)
+                if not rest:
+                    return os.fstat(walk.folder)
+                return os.stat(rest[0], dir_fd=walk.folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+
     def open_append(self, path: str) -> int:
         """A descriptor that reads anywhere and writes only at the end; makes the file and its folders if missing."""
         with self._file(path, write=True) as (walk, name):

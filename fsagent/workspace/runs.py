@@ -44,7 +44,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     """Who asked for a run, and where its command lay.
 
     ``key`` tells a re-delivered file from one dropped anew; ``by`` names the access (a token) that handed it in,
-    ``again`` the earlier run that a person wants repeated.
+    ``again`` the earlier run that a person wants repeated, ``given`` what the gates of a task brought.
     """
 
     run: str
@@ -59,6 +59,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     key: str = ""
     by: str = ""
     again: str = ""
+    given: str = ""
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
