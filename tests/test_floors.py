@@ -49,6 +49,7 @@ FLOORS = {
         "attempts",
         "contract",
         "endings",
+        "gatechecks",
         "gates",
         "completion",
         "contact",
