@@ -12,7 +12,7 @@ from datetime import UTC
 from pathlib import Path
 
 from fsagent.files.atomic import sync_dir
-from fsagent.model import Step
+from fsagent.model import Run, Step
 from fsagent.workspace import results
 from fsagent.workspace.index import Index, command_text
 from fsagent.workspace.journal import Journal
@@ -119,13 +119,21 @@ def _each(runs: Iterable[Ended], step: Callable[[Ended], None], troubled: list[t
     return left
 
 
-def is_news(envelope: Envelope, step: Step) -> bool:
-    """Whether a result lands in outbox/: what a person dropped always does, a task where it has something to say."""
+def is_news(envelope: Envelope, step: Step, last: Callable[[], Run | None] = lambda: None) -> bool:
+    """Whether a result lands in outbox/: what a person dropped always does, a task where it has something to say.
+
+    ``last`` gives the run of the task before: with ``on_change`` it is news where its status or its words were others.
+    """
     if step.halted and envelope.trigger == "task":
         return False  # a limit is told once, by a notice
-    if envelope.report != "auto":
-        return envelope.report == "always" or step.status == "waiting"
-    return step.status != "done" or (not step.quiet and bool(step.answer))
+    if envelope.report == "auto":
+        return step.status != "done" or (not step.quiet and bool(step.answer))
+    if envelope.report == "on_failure":
+        return step.status != "done"
+    if envelope.report == "on_change":
+        before = last()
+        return before is None or (before.status, before.answer, before.error) != (step.status, step.answer, step.error)
+    return envelope.report == "always" or step.status == "waiting"
 
 
 def words(envelope: Envelope, outcome: Outcome) -> str:

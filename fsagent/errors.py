@@ -13,6 +13,7 @@
     │   └── ConflictError           1   it cannot be done to the thing as it is now
     │       └── StaleError          1   the text was changed since the caller read it; carries the text as it is
     └── ToolError                   1   a tool call that did not do what it was asked to
+        └── SaidNoError             1   it did, and the program or the server said no
 
 Exit codes are part of the command line's contract (README, "Exit codes").
 """
@@ -101,3 +102,11 @@ class ToolError(FsagentError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class SaidNoError(ToolError):
+    """A program ran to its end, or a server answered, and not with success: ``code`` is its exit code or status."""
+
+    def __init__(self, message: str, code: int, *, retryable: bool = False) -> None:
+        super().__init__(message, retryable=retryable)
+        self.code = code

@@ -1,4 +1,4 @@
-"""What a run asks of the house around it, answered by the modules that own each place (``runner.Host``)."""
+"""What a run asks of the house around it, answered by the modules that own each place (``hosting.Host``)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Purse(Protocol):
 
 
 class RunHost:
-    """The one implementation of ``runner.Host``: for one run, from one thread."""
+    """The one implementation of ``hosting.Host``: for one run, from one thread."""
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ POSIX strings relative to the workspace root. The values are msgspec structs, so
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ OnError = Literal["stop", "continue"]
 Choice = Literal["once", "always", "refuse", "expired", "answer"]
 Asking = Literal["approval", "answer"]
 
+
+_DATE = re.compile(r"\{\{\s*date\s*\}\}")
 
 MAX_DOCUMENT = 1024 * 1024
 """The most bytes that a command, a task, the settings or the soul may have."""
@@ -178,7 +181,9 @@ class Command(Struct, frozen=True, kw_only=True):
 
     ``not_before`` is set where the command has yet to be held back: not for one that has waited in the inbox.
     ``model`` is the model it wants. ``tools`` (rules as in the settings) and ``budget`` (the most ``steps``, ``calls``,
-    ``tokens`` and US dollars of ``cost``) narrow what the settings say.
+    ``tokens`` and US dollars of ``cost``) narrow what the settings say. ``backoff`` is the wait before a second try,
+    None where the settings say it. ``given`` is what a gate brought: material, not the owner's word; of the offline
+    engine only playbooks can use it (``{{ given }}``), its plain sentences know nothing of it.
     """
 
     name: str
@@ -198,6 +203,9 @@ class Command(Struct, frozen=True, kw_only=True):
     model: str = ""
     tools: dict[str, Any] = {}
     budget: dict[str, float] = {}
+    backoff: float | None = None
+    expects: Expects | None = None
+    given: str = ""
 
 
 class Gate(Struct, frozen=True, kw_only=True):
@@ -211,13 +219,18 @@ class Gate(Struct, frozen=True, kw_only=True):
 
 
 class Expects(Struct, frozen=True, kw_only=True):
-    """What a run promises to leave: a ``file`` (``newer``: written since the run began), a text that its answer
-    ``contains``, a ``status``. All that is given must hold, else the run has failed, whatever its engine said."""
+    """What a run promises to leave: a ``file`` (``newer``: written since the run began; ``{{ date }}`` in it is the
+    day), a text that its answer ``contains``, a ``status``. All that is given must hold, else the run has failed,
+    whatever its engine said."""
 
     file: str = ""
     newer: bool = False
     contains: str = ""
     status: str = ""
+
+    def file_on(self, day: datetime) -> str:
+        """The path of the file, with this day (``2026-11-22``) in the place of each ``{{ date }}``."""
+        return _DATE.sub(day.strftime("%Y-%m-%d"), self.file)
 
 
 class Task(Struct, frozen=True, kw_only=True):

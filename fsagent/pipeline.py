@@ -7,13 +7,11 @@ be called again after a crash at any point: what was done is found in the run's 
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,17 +19,18 @@ from msgspec import Struct
 
 from fsagent import repeats
 from fsagent.attempts import tries, waits_until
-from fsagent.completion import Completion, Ended, is_news, words
+from fsagent.completion import Completion, Ended
 from fsagent.config import Settings
 from fsagent.consent import ApprovalNeeded, Consent, Place
 from fsagent.dispatch import OFFLINE, engine_for
+from fsagent.endings import Endings, cancelled, ended_before, overdue
 from fsagent.engines import engine_names, load_engine
 from fsagent.errors import DocumentError
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
 from fsagent.host import Purse, RunHost
 from fsagent.model import Command, Fault, Question, Run, Step, ToolCall, Trigger
-from fsagent.progress import Ending, Progress, replay
+from fsagent.progress import Ending, replay
 from fsagent.runner import Runner, Stopped
 from fsagent.tools.base import Context, Home
 from fsagent.workers import WorkerLost, WorkerOverdue, Workers
@@ -43,13 +42,12 @@ from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.reserved import tools_root
 from fsagent.workspace.results import Outcome, take_back
-from fsagent.workspace.runs import Cancel, Envelope, RunFolder, discard_empty
+from fsagent.workspace.runs import Envelope, RunFolder, discard_empty
 from fsagent.workspace.soul import Soul
 
 MAX_CRASHES = 2
 MAX_OUTPUT = 200_000
 OUTAGE_TRIES = 6  # a person's command waits some ten minutes for a provider; a task has its next slot
-MAX_RETRY_WAIT = 3600.0
 
 
 class Admitted(Struct, frozen=True):
@@ -103,6 +101,7 @@ class Pipeline:
         self._completion = Completion(layout, journal, index)
         self._allowances = Allowances(layout)
         self._root: SafeRoot = tools_root(layout)
+        self._endings = Endings(settings, journal, index, self._completion, self._root, now)
         self._offline = load_engine(OFFLINE)
         self._engine_names = ("auto", *engine_names())
 
@@ -118,7 +117,7 @@ class Pipeline:
             if "settled" in done:
                 self._completion.enlist(folder, envelope, is_open=False)
             else:
-                self._complete_one(_ended_before(folder, envelope, events))
+                self._complete_one(ended_before(folder, envelope, events))
             return None
         if envelope is None or not folder.claimed.exists():
             if not discard_empty(folder):
@@ -129,7 +128,8 @@ class Pipeline:
             take_back(self._layout, RunFolder(self._layout.runs / envelope.again))
         cancel = folder.cancelled()
         if cancel:
-            self._complete_one(self._end(folder, envelope, None, attempt, _cancelled(cancel, replay(events))))
+            ending = cancelled(cancel, replay(events))
+            self._complete_one(self._endings.end(folder, envelope, None, attempt, ending))
             return None
         if approvals.pending(folder):
             return self._park(folder, envelope)
@@ -140,7 +140,7 @@ class Pipeline:
         if crashes >= MAX_CRASHES:
             error = f"the daemon, or its worker, was ended {crashes} times while this ran, so it is not tried again"
             ending = Ending(Step(status="interrupted", error=error), replay(events).done())
-            self._complete_one(self._end(folder, envelope, None, attempt, ending))
+            self._complete_one(self._endings.end(folder, envelope, None, attempt, ending))
             return None
         try:
             return self._understand(folder, envelope, attempt + 1)
@@ -149,8 +149,8 @@ class Pipeline:
         except (OSError, sqlite3.Error):
             raise
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only itself
-            ending = self._internal(folder, error)
-        self._complete_one(self._end(folder, envelope, None, attempt + 1, ending))
+            ending = self._endings.internal(folder, error)
+        self._complete_one(self._endings.end(folder, envelope, None, attempt + 1, ending))
         return None
 
     def begin(self, runs: Sequence[Admitted]) -> None:
@@ -171,6 +171,7 @@ class Pipeline:
         """Run an admitted command that has begun to its end, or to a pause: a retry, a question, or (None) a stop of
         the daemon."""
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
+        self._endings.promise(folder, command)
         folder.record("started", time=self._now().astimezone(UTC))
         try:
             ending = self._run(folder, command)
@@ -179,7 +180,7 @@ class Pipeline:
             if cancel is None:
                 self.put_back(admitted)
                 return None
-            ending = _cancelled(cancel, replay(folder.events()))
+            ending = cancelled(cancel, replay(folder.events()))
         except ApprovalNeeded:
             return self._park(folder, envelope)
         except WorkerLost as error:  # it counts as a try that a crash cut short
@@ -187,11 +188,14 @@ class Pipeline:
             folder.close()
             return Again(folder, self._now())
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
-            ending = self._internal(folder, error)
+            ending = self._endings.internal(folder, error)
+        ended, ending = ending, self._endings.judge(folder, command, ending)
         patience = max(command.retries, OUTAGE_TRIES) if ending.step.passing and not command.task else command.retries
         if ending.step.status == "failed" and admitted.attempt <= patience:
-            return self._retry(folder, envelope, admitted.attempt, ending.step.error)
-        return self._end(folder, envelope, command, admitted.attempt, ending)
+            anew = ended.step.status != "failed"  # all was done, and not what was promised
+            at = self._endings.retry(folder, envelope, command, admitted.attempt, ending.step.error, anew=anew)
+            return Again(folder, at)
+        return self._endings.end(folder, envelope, command, admitted.attempt, ending)
 
     def revise(self, envelope: Envelope, step: int, call: int, tool: str, args: Mapping[str, Any]) -> Question:
         """The question that a call makes as a person changed it. Raises ``ToolError`` for a mistake or a denied one."""
@@ -288,7 +292,7 @@ class Pipeline:
         except WorkerOverdue:
             if context.stopping():
                 raise Stopped from None
-            return _overdue(replay(folder.events()))
+            return overdue(replay(folder.events()))
         except WorkerLost:
             if context.stopping():
                 raise Stopped from None
@@ -312,80 +316,3 @@ class Pipeline:
             trigger=trigger, seconds_left=lambda: deadline - time.monotonic(),
             stopping=lambda: self._stopping(run), max_output=MAX_OUTPUT,
         )  # fmt: skip
-
-    def _retry(self, folder: RunFolder, envelope: Envelope, attempt: int, error: str) -> Again:
-        wait = min(self._settings().retry_wait * 2 ** (attempt - 1), MAX_RETRY_WAIT)
-        at = self._now() + timedelta(seconds=wait * random.uniform(0.8, 1.2))
-        folder.record("retry", at=at.astimezone(UTC), error=error)
-        folder.close()
-        self._journal.append("retry", run=folder.run, command=envelope.path or envelope.name, at=at, error=error)
-        self._completion.enlist(folder, envelope, is_open=True)
-        return Again(folder, at)
-
-    def _end(
-        self, folder: RunFolder, envelope: Envelope, command: Command | None, attempts: int, ending: Ending
-    ) -> Ended:
-        """Record how the run ended. ``command`` is None where it was not even understood, or only waited."""
-        settings, now, step, events = self._settings(), self._now(), ending.step, folder.events()
-        understood = next((event for event in events if event["event"] == "understood"), {})
-        times = {event["event"]: event["time"] for event in reversed(events) if "time" in event}
-        begun = times.get("started") or times.get("attempt")
-        started = msgspec.convert(begun, datetime) if begun else now
-        outcome = Outcome(
-            status=step.status,
-            answer=step.answer,
-            error=step.error,
-            engine=command.engine if command else "",
-            thread=command.thread if command else understood.get("thread") or envelope.thread,
-            started=settings.local(started),
-            finished=settings.local(now),
-            seconds=max(0.0, (now - started).total_seconds()),
-            attempts=max(1, attempts),
-            changed=ending.changed,
-            remembered=ending.remembered,
-            usage=ending.usage,
-            model=", ".join(ending.models),
-            untrusted=ending.untrusted or any(event["event"] == "foreign" for event in events),
-            publish=is_news(envelope, step),
-        )
-        run = Ended(folder, envelope, outcome, words(envelope, outcome))
-        self._completion.record(run, status=outcome.status)
-        return run
-
-    def _internal(self, folder: RunFolder, error: Exception) -> Ending:
-        """A fault of ours, or of an extension: told in the journal with its place, and to the person as what it is."""
-        self._journal.append("error", run=folder.run, error=repr(error), where=_where(error))
-        return Ending(Step(status="failed", error=f"internal error: {error!r}"))
-
-
-def _ended_before(folder: RunFolder, envelope: Envelope, events: Sequence[Mapping[str, Any]]) -> Ended:
-    """A run that had ended when the daemon was killed, as it was recorded then."""
-    finished = next(event for event in events if event["event"] == "finished")
-    return Ended(folder, envelope, msgspec.convert(finished["outcome"], Outcome), finished["body"])
-
-
-def _cancelled(cancel: Cancel, progress: Progress) -> Ending:
-    """The end of a run that somebody cancelled, with all that it is known to have done until then."""
-    return Ending(Step(status="interrupted", error=f"{cancel}{_in_doubt(progress)}"), progress.done())
-
-
-def _overdue(progress: Progress) -> Ending:
-    """The end of a run that did not end by itself when its time was up."""
-    error = "took longer than its timeout and was ended with everything that it had started"
-    return Ending(Step(status="failed", error=error + _in_doubt(progress)), progress.done())
-
-
-def _in_doubt(progress: Progress) -> str:
-    if not progress.unknown:
-        return ""
-    return f" while {progress.unknown['tool']} was under way; it may have happened, or a part of it"
-
-
-def _where(error: BaseException) -> str:
-    """The last place of ours in a traceback."""
-    place = ""
-    trace = error.__traceback__
-    while trace is not None:
-        place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place

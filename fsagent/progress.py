@@ -80,6 +80,7 @@ class Progress(Struct, frozen=True):
     ``pending`` is the step that was under way, ``results`` what its first calls brought, ``unknown`` the intent of a
     call that may or may not have happened, ``last`` a step that ends the run and was recorded so far. ``answers`` are a
     person's answers that no call has used up yet, by the print of the action, ``used`` the prints of those that were.
+    ``earlier`` are the turns of tries that came to an end without what was promised: the next began from scratch.
     """
 
     turns: tuple[Turn, ...] = ()
@@ -90,16 +91,19 @@ class Progress(Struct, frozen=True):
     answers: dict[str, Answer] = {}
     used: frozenset[str] = frozenset()
     foreign: str = ""
+    earlier: tuple[Turn, ...] = ()
 
     def done(self) -> tuple[Turn, ...]:
         """All that is known to have been done, a cut off turn as far as it came."""
-        return (*self.turns, Turn(self.pending, self.results)) if self.pending else self.turns
+        cut_off = (Turn(self.pending, self.results),) if self.pending else ()
+        return (*self.earlier, *self.turns, *cut_off)
 
 
 def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
     """Read the records of a run. A turn that failed before a retry is taken out, so the retry begins with it; not where
-    it was the engine that failed, asked what comes next."""
+    it was the engine that failed, asked what comes next. Before a retry ``anew`` all turns are."""
     turns: list[Turn] = []
+    earlier: list[Turn] = []
     step: Step | None = None
     results: list[ToolResult] = []
     unknown: dict[str, Any] | None = None
@@ -131,13 +135,18 @@ def replay(events: Iterable[Mapping[str, Any]]) -> Progress:
         elif kind == "turn" and step is not None:
             turns.append(Turn(step, tuple(results)))
             step, results = None, []
+        elif kind == "retry" and event.get("anew"):
+            earlier += [*turns, Turn(step, tuple(results))] if step else turns
+            turns, step, results, unknown = [], None, [], None
         elif kind == "retry":
             if step is None and turns and not turns[-1].results[-1].ok and not thinking:
                 turns.pop()
             step, results, unknown = None, [], None
     last = step if step and not step.calls else None
     pending = step if step and step.calls else None
-    return Progress(tuple(turns), pending, tuple(results), unknown, last, answers, frozenset(used), foreign)
+    return Progress(
+        tuple(turns), pending, tuple(results), unknown, last, answers, frozenset(used), foreign, tuple(earlier)
+    )
 
 
 def with_call(step: Step, number: int, call: ToolCall) -> Step:

@@ -7,17 +7,17 @@ a crash it goes on from what the records tell (``progress``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from fsagent.config import Rules
 from fsagent.consent import ALWAYS, ApprovalNeeded, Consent, Place, refusal, spoken
-from fsagent.engines.base import Engine, GivenUp, Link, Request, ToolSpec
+from fsagent.engines.base import Engine, GivenUp, Link, ToolSpec
 from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.fields import nearest
-from fsagent.model import Question, Step, ToolCall, ToolResult, Turn, Usage
+from fsagent.hosting import Host
+from fsagent.model import Question, Step, ToolCall, ToolResult, Turn
 from fsagent.policy import never_allowed
 from fsagent.progress import Ending, Progress, calls_in, circle_in, used_by, with_call
 from fsagent.secrets import Redactor
@@ -27,47 +27,6 @@ MAX_TURNS = 2_000
 SHOWN = 20_000
 SHOWN_TO_MODELS = 8_000
 NO_CALLS_LEFT = ToolResult(error="this run may make no more tool calls; say how far it came", denied=True)
-
-
-class Host(Protocol):
-    """What a run asks of the house around it. The daemon answers, also where the run is in a worker process; so what
-    goes in and out are plain values."""
-
-    def request(self) -> Request:
-        """What the engine is asked, as things are now; without tools and link."""
-        ...
-
-    def rules(self, tool: str) -> Rules:
-        """What the settings, and the command, say of a tool."""
-        ...
-
-    def standing(self, tool: str, subject: str) -> bool:
-        """True if a person allowed this for good."""
-        ...
-
-    def trusts(self, tool: str, subject: str) -> bool:
-        """True if what this call brings counts as the owner's own text."""
-        ...
-
-    def secrets(self) -> dict[str, str]:
-        """The secrets that nobody may see, by name."""
-        ...
-
-    def record(self, event: str, fields: dict[str, Any], durable: bool) -> None:
-        """Write one record of the run; ``durable`` before anything that cannot be taken back."""
-        ...
-
-    def exhausted(self, used: Usage, steps: int, calls: int) -> str:
-        """Why a run that has used so much may not go on, in words; "" where it may."""
-        ...
-
-    def calls_left(self, calls: int) -> float:
-        """How many tool calls a run that has made so many may still make."""
-        ...
-
-    def keep(self, name: str, text: str) -> str:
-        """Keep a long output whole; gives the path under which ``read`` finds it."""
-        ...
 
 
 class Stopped(Exception):  # noqa: N818  # a pause, no error
@@ -199,12 +158,12 @@ class _Run:
         self._suggestible = bool(getattr(engine, "suggestible", True))
         self._redactor = Redactor(host.secrets())
         self._consent = Consent(context.run, host.rules, progress.answers, progress.used, host.standing, host.trusts)
-        self._turns = list(progress.turns)
+        self._turns, self._earlier = list(progress.turns), progress.earlier
         self._tools: tuple[ToolSpec, ...] = ()
 
     def to_the_end(self) -> Ending:
         if self._progress.last is not None:
-            return Ending(self._progress.last, tuple(self._turns))
+            return Ending(self._progress.last, self._all_turns())
         if self._suggestible:
             self._tools = self._runner.offered(self._host.rules)
             self._look_around()
@@ -223,13 +182,13 @@ class _Run:
             if not step.calls:
                 if step.usage or step.blocked:  # it was paid for: after a crash nobody asks again
                     self._host.record("step", {"step": step}, False)
-                return Ending(step, tuple(self._turns))
+                return Ending(step, self._all_turns())
             self._host.record("step", {"step": step}, False)
             self._carry_out(step, [])
 
     def _limit(self) -> Step | None:
         """The end, where the run may not go on."""
-        turns, calls = self._turns, calls_in(self._turns)
+        turns = self._turns
         if self._context.seconds_left() <= 0:
             return Step(status="failed", error="took longer than its timeout and was ended")
         if len(turns) >= MAX_TURNS:
@@ -239,8 +198,9 @@ class _Run:
         circle = circle_in(turns)
         if circle:
             return Step(status="failed", error=f"went in circles and was ended: {circle}")
-        why = self._host.exhausted(used_by(turns), len(turns), calls)
-        return Step(status="failed" if turns else "refused", error=why, halted=True) if why else None
+        made = self._all_turns()
+        why = self._host.exhausted(used_by(made), len(made), calls_in(made))
+        return Step(status="failed" if made else "refused", error=why, halted=True) if why else None
 
     def _decide(self) -> Step:
         request = self._host.request()
@@ -263,8 +223,9 @@ class _Run:
 
     def _carry_out(self, step: Step, results: list[ToolResult]) -> None:
         """Make the calls of a step that have no result yet, and take the turn in."""
-        index = len(self._turns)
-        left = self._host.calls_left(calls_in(self._turns)) if self._suggestible else len(step.calls)
+        made = self._all_turns()
+        index = len(made)
+        left = self._host.calls_left(calls_in(made)) if self._suggestible else len(step.calls)
         for number in range(len(results), len(step.calls)):
             if self._context.stopping():
                 raise Stopped
@@ -332,11 +293,15 @@ class _Run:
         foreign = tool.foreign(args, result) and not self._host.trusts(tool.rule, tool.subject(args))
         text = result.text
         if len(text) > self._shown and not tool.pages:
-            where = self._host.keep(f"{len(self._turns) + 1}-{number + 1}.txt", text)
+            where = self._host.keep(f"{len(self._all_turns()) + 1}-{number + 1}.txt", text)
             shown = text[: self._shown].rstrip()
             begin = shown.count("\n") + 1
             text = f"{shown}\n… ({len(text) - len(shown):,} more characters: read {where} with start: {begin})"
         return msgspec.structs.replace(result, text=text, untrusted=foreign)
+
+    def _all_turns(self) -> tuple[Turn, ...]:
+        """Those of this try, after those of the tries before it that were begun from scratch."""
+        return (*self._earlier, *self._turns)
 
     @property
     def _shown(self) -> int:
@@ -345,7 +310,9 @@ class _Run:
     def _look_around(self) -> None:
         """Note foreign text in the request itself; recorded, for the history may be another one after a pause."""
         request, source = self._host.request(), self._progress.foreign
-        if not source and any(each.untrusted for each in request.history):
+        if not source and request.command.given:
+            source = "what the task's gate brought"
+        elif not source and any(each.untrusted for each in request.history):
             source = "an earlier answer"
         elif not source and request.command.attachments:
             source = "the names of its attachments"

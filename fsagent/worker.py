@@ -27,9 +27,10 @@ from fsagent.consent import ApprovalNeeded
 from fsagent.engines import load_engine
 from fsagent.engines.base import Engine
 from fsagent.files.wire import Wire, WireError, stub
+from fsagent.hosting import Host
 from fsagent.model import Step
 from fsagent.progress import Ending, replay
-from fsagent.runner import Host, Runner, Stopped
+from fsagent.runner import Runner, Stopped
 from fsagent.secrets import RedactedStream, Redactor
 from fsagent.tools import load_tools
 from fsagent.tools.base import Context, Home

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from fsagent.files.wire import Wire, WireError, answer
-from fsagent.runner import Host
+from fsagent.hosting import Host
 from fsagent.tools.base import Context, Home
 from fsagent.worker import IDLE, Clock, Job, Outcome
 

@@ -43,11 +43,15 @@ FLOORS = {
         "vocabulary",
     ],
     2: ["workspace"],
-    3: ["policy", "consent", "tools", "engines", "progress", "runner"],
+    3: ["policy", "consent", "tools", "engines", "progress", "hosting", "runner"],
     4: [
         "bell",
         "budgets",
         "attempts",
+        "contract",
+        "endings",
+        "gatechecks",
+        "gates",
         "completion",
         "contact",
         "dispatch",
@@ -84,7 +88,7 @@ FLOORS = {
     5: ["__main__", "faces", "testing"],
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
-LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "progress", "runner"}
+LEFT, RIGHT = {"workspace"}, {"policy", "consent", "tools", "engines", "progress", "hosting", "runner"}
 PURE_TEXT = {"facts", "outline", "spellings", "statements", "vocabulary"}
 DISK = {"os", "pathlib", "io", "shutil", "tempfile", "sqlite3", "subprocess", "socket", "fcntl"}
 # What the command line may start on behalf of a person.

@@ -252,7 +252,13 @@ def failure(folder: Path, url: str, **more: Any) -> ToolError:
 
 def test_a_get_brings_the_body(server: str, tmp_path: Path) -> None:
     result = call(tmp_path, server + "/echo?a=1#part")
+    print_ = result.data.pop("print")
     assert result.data == {"status": 200, "type": "application/json", "url": server + "/echo?a=1"}
+    assert (
+        call(tmp_path, server + "/echo?a=1").data["print"]
+        == print_
+        != call(tmp_path, server + "/echo?a=2").data["print"]
+    )
     seen = json.loads(result.text)
     assert (seen["method"], seen["path"], seen["body"]) == ("GET", "/echo?a=1", "")
     assert seen["headers"]["Host"] == server.removeprefix("http://")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,12 @@ def _strace_works() -> str:
 WHY_NOT = _strace_works()
 
 
-def _walk(tmp_path: Path, call: str, text: str):
-    """One workspace for every n: killed at the n-th ``call``, then run to the end undisturbed."""
+def _walk(tmp_path: Path, call: str, text: str, files: Mapping[str, str] = {}):
+    """One workspace for every n, with these files: killed at the n-th ``call``, then run to the end undisturbed."""
     for number in range(1, LAST):
         agent = Agent(tmp_path / f"{call}-{number}", SETTINGS)
+        for name, content in files.items():
+            (agent.root / name).write_text(content)
         agent.drop("a/note.md", text)
         inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
                   f"inject={call}:signal=KILL:when={number}"]  # fmt: skip
@@ -86,6 +89,26 @@ def test_a_line_is_appended_once_whatever_call_the_kill_comes_at(tmp_path: Path,
         (result,) = agent.results()
         assert result["status"] == "done", f"{where}: {result.metadata}"
         assert (agent.root / "log.txt").read_text() == "one\ntwo\n", where
+
+
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+@pytest.mark.parametrize(("path", "status"), [("report.md", "done"), ("other.md", "failed")])
+@pytest.mark.parametrize("call", ["fdatasync", "write"])
+def test_a_promise_is_judged_alike_whatever_call_the_kill_comes_at(
+    tmp_path: Path, call: str, path: str, status: str
+) -> None:
+    playbook = (
+        "---\nexpects: {file: report.md, newer: true}\nsteps:\n"
+        f"  - write: {{path: {path}, text: new}}\n  - append: {{path: log.txt, text: one}}\n---\n"
+    )
+    for number, agent in _walk(tmp_path, call, playbook, {"report.md": "new"}):
+        where = f"killed at {call} {number}"
+        (result,) = agent.results()
+        assert result["status"] == status, f"{where}: {result.metadata}"
+        if status == "failed":
+            assert result["error"] == "did not leave what it promised (expects): report.md was not written", where
+        assert (agent.root / "log.txt").read_text() == "one\n", where
+        assert not list(examine(agent.layout).faults), where
 
 
 def test_a_storm_of_kills_loses_and_doubles_nothing(tmp_path: Path) -> None:

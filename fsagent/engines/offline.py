@@ -172,6 +172,8 @@ def _value(name: str, request: Request, turns: Sequence[Turn]) -> str:
         return request.now.strftime("%H:%M:%S")
     if name == "body":
         return command.body
+    if name == "given":
+        return command.given
     kind, _, rest = name.partition(".")
     if kind == "steps" and rest.isdecimal() and 1 <= int(rest) <= len(turns):
         return turns[int(rest) - 1].results[0].text
@@ -190,6 +192,6 @@ def _value(name: str, request: Request, turns: Sequence[Turn]) -> str:
     if kind == "secrets":
         raise ValueError(f"{{{{ {name} }}}} stands for nothing here; a secret can stand in a header of http only")
     raise ValueError(
-        f"{{{{ {name} }}}} stands for nothing; known are now, date, time, body, steps.N (a step before this one), "
-        "command.name, .thread, .trigger, .id, .task, .slot, .run and .attachments.N"
+        f"{{{{ {name} }}}} stands for nothing; known are now, date, time, body, given, steps.N (a step before this "
+        "one), command.name, .thread, .trigger, .id, .task, .slot, .run and .attachments.N"
     )

@@ -85,6 +85,20 @@ class SafeRoot:
                 limit -= len(chunk)
             return b"".join(chunks)
 
+    def status(self, path: str) -> os.stat_result | None:
+        """What the disk says of a file or folder, links followed; None where there is none. Nothing is opened."""
+        parts = self._parts(path)
+        self._reserved.check(parts, path, write=False)
+        with self._walk(path, write=False) as walk:
+            try:
+                rest = walk.go(parts)
+                self._reserved.check((*walk.names, *rest), path, write=False)
+                if not rest:
+                    return os.fstat(walk.folder)
+                return os.stat(rest[0], dir_fd=walk.folder, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+
     def open_append(self, path: str) -> int:
         """A descriptor that reads anywhere and writes only at the end; makes the file and its folders if missing."""
         with self._file(path, write=True) as (walk, name):
@@ -128,14 +142,27 @@ class SafeRoot:
 
     def list_dir(self, path: str = ".") -> list[Entry]:
         """What lies in a folder, sorted by name; places reserved for reading are left out."""
+        with self._scanned(path) as found:
+            return sorted(map(_entry, found))
+
+    def stat_dir(self, path: str = ".") -> list[tuple[str, os.stat_result]]:
+        """The same with what the disk says of each; links are not followed. What goes meanwhile is left out."""
+        statuses: list[tuple[str, os.stat_result]] = []
+        with self._scanned(path) as found:
+            for item in found:
+                with suppress(FileNotFoundError):
+                    statuses.append((item.name, item.stat(follow_symlinks=False)))
+        return sorted(statuses, key=lambda each: each[0])
+
+    @contextmanager
+    def _scanned(self, path: str) -> Iterator[Iterator[os.DirEntry[str]]]:
         parts = self._parts(path)
         self._reserved.check(parts, path, write=False)
         with self._walk(path, write=False) as walk:
             walk.go(parts, folder=True)
             self._reserved.check(walk.names, path, write=False)
             with os.scandir(walk.folder) as found:
-                entries = [_entry(item) for item in found if walk.names or not self._reserved.hides(item.name)]
-            return sorted(entries)
+                yield (item for item in found if walk.names or not self._reserved.hides(item.name))
 
     def _walk(self, path: str, *, write: bool) -> Walk:
         return Walk(self.path, self._roots, self._reserved, path, write=write)

@@ -8,6 +8,7 @@ Limits: http and https only; 1 MiB of an answer is read; a server may send a sec
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from fsagent.errors import ToolError
+from fsagent.errors import SaidNoError, ToolError
 from fsagent.files.fields import format_duration
 from fsagent.model import ToolResult
 from fsagent.secrets import REFERENCE
@@ -94,7 +95,7 @@ class Http(Tool[HttpArgs]):
             return args.url
 
     def run(self, args: HttpArgs, context: Context) -> ToolResult:
-        """The body of the answer, as text. A redirect and any status from 400 on is a ``ToolError``."""
+        """The body of the answer, as text. A redirect and any status from 400 on is a ``SaidNoError``."""
         url = canonical(args.url)
         method = args.method.upper()
         if method not in METHODS:
@@ -286,15 +287,18 @@ def _result(answer: _Exchange, limit: int) -> ToolResult:
     """The answer for the engine, or the ``ToolError`` that it amounts to."""
     said = f"{answer.status} {answer.reason}".strip()
     if 300 <= answer.status < 400 and answer.location:
-        raise ToolError(
+        raise SaidNoError(
             f"{answer.name}: {said}: it points to {_target(answer)}, which was not called. To call "
-            "it is a new call, and the policy judges it anew"
+            "it is a new call, and the policy judges it anew",
+            answer.status,
         )
     text = _text(answer)
     if answer.status >= 400:
         passing = answer.status in _PASSING or answer.status >= 500
-        raise ToolError(f"{answer.name}: {said}\n{clip(text, _SHOWN_ERROR)}".rstrip(), retryable=passing)
-    data = {"status": answer.status, "type": answer.type, "url": str(answer.url)}
+        words = f"{answer.name}: {said}\n{clip(text, _SHOWN_ERROR)}".rstrip()
+        raise SaidNoError(words, answer.status, retryable=passing)
+    print_ = hashlib.sha256(answer.content).hexdigest()[:32]
+    data = {"status": answer.status, "type": answer.type, "url": str(answer.url), "print": print_}
     return ToolResult(text=clip(text, limit) or said, data=data)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from fsagent.errors import ToolError
+from fsagent.errors import SaidNoError, ToolError
 from fsagent.files.fields import format_duration
 from fsagent.model import ToolResult
 from fsagent.tools.base import Context, Reach, Tool
@@ -38,6 +38,10 @@ _FAREWELL = 10.0
 _LAST_LINES = 20
 _QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
 _OPERATOR = re.compile(r"[();<>|&]+")
+_PIECE = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"|.""", re.DOTALL)
+_FILLED_IN = re.compile(r"(?<!\\)[$`]")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_WORDS_OF_SH = frozenset("! . : cd command eval exec exit export for if read set trap type ulimit until while".split())
 _KEPT = ("LANG", "LC_ALL", "TZ")
 
 
@@ -72,7 +76,7 @@ class Shell(Tool[ShellArgs]):
             return args.command if isinstance(args.command, str) else repr(args.command)
 
     def run(self, args: ShellArgs, context: Context) -> ToolResult:
-        """What the program printed (both streams, in order). A code other than 0 is a ``ToolError``."""
+        """What the program printed (both streams, in order). A code other than 0 is a ``SaidNoError``."""
         argv = _argv(args)
         timeout = seconds(args.timeout, "timeout")
         allowed = min(timeout, context.seconds_left())
@@ -93,9 +97,8 @@ class Shell(Tool[ShellArgs]):
         elif outcome == "timeout" and allowed >= timeout:
             why = f"it took longer than {format_duration(timeout)}"
         held = f" (in the sandbox: {locked.words})" if locked.words and outcome in ("exit", "error", "signal") else ""
-        raise ToolError(
-            _failure(argv, outcome, detail, why) + held + _last(text) + "".join(notes[: -1 if left else None])
-        )
+        words = _failure(argv, outcome, detail, why) + held + _last(text) + "".join(notes[: -1 if left else None])
+        raise SaidNoError(words, int(detail)) if outcome == "exit" and detail.isdecimal() else ToolError(words)
 
 
 def _argv(args: ShellArgs) -> list[str]:
@@ -125,6 +128,21 @@ def operator_in(command: str) -> str:
     """The first unquoted operator of a shell in ``command`` (a pipe, a redirection …), or an empty text."""
     found = _OPERATOR.search(_QUOTED.sub("", command))
     return found[0] if found else ""
+
+
+def needs_sh(command: str) -> bool:
+    """True if a line says something that it would not say as a program and its arguments: an operator, a variable, a
+    pattern of names, a word of sh itself. Limit: a function or an alias is not known."""
+    words = command.split(maxsplit=1)
+    if not words or words[0] in _WORDS_OF_SH or _ASSIGNMENT.match(words[0]):
+        return bool(words)
+    for found in _PIECE.finditer(command):
+        piece = found[0]
+        if piece[0] == '"' and _FILLED_IN.search(piece):
+            return True
+        if len(piece) == 1 and piece in "$`*?[~#;<>|&()\n":
+            return True
+    return False
 
 
 def _supervised(

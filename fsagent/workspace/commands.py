@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from fsagent.errors import DocumentError
 from fsagent.files.documents import Document, read_document
 from fsagent.files.fields import Amount, Duration, Moment, place, read_fields
 from fsagent.files.yamltext import plain, position
-from fsagent.model import Command, Fault, ToolCall
+from fsagent.model import Command, Expects, Fault, ToolCall
 from fsagent.modelsettings import name_fault
 from fsagent.workspace.runs import Envelope
 
@@ -41,6 +41,7 @@ class CommandFields(Struct, frozen=True):
     engine: str = ""
     timeout: Duration | None = None
     retries: int | None = None
+    backoff: Duration | None = None
     not_before: Moment | None = None
     draft: bool = False
     attachments: tuple[str, ...] = ()
@@ -48,6 +49,7 @@ class CommandFields(Struct, frozen=True):
     model: str = ""
     tools: Any = None
     budget: Narrowed | None = None
+    expects: Expects | None = None
 
 
 def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int, engine: str) -> Command:
@@ -68,6 +70,7 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
     if fields is not None:
         faults += [_at(document, name, why) for name, why in _unfit(fields)]
         faults += narrowing_faults(document, fields.model, fields.tools, fields.budget)
+        faults += contract_faults(document, fields.expects)
     if not faults and not document.body and not calls:
         faults.append(Fault(file, "holds no request; write below the --- what is to be done"))
     if faults or fields is None:
@@ -90,6 +93,9 @@ def read_command(raw: bytes, envelope: Envelope, *, timeout: float, retries: int
         model=fields.model,
         tools=fields.tools or {},
         budget=_limits(fields.budget),
+        backoff=None if fields.backoff is None else float(fields.backoff),
+        expects=fields.expects,
+        given=envelope.given,
     )
 
 
@@ -192,6 +198,28 @@ def narrowing_faults(document: Document, model: str, tools: Any, budget: Narrowe
                 _at(document, "budget", f"{name}: a number is needed here, for it can only be less than allowed")
             )
     return found
+
+
+def contract_faults(document: Document, expects: Expects | None) -> list[Fault]:
+    """What is wrong with ``expects:`` of a command or task."""
+    if expects is None:
+        return []
+    found = []
+    path = expects.file_on(datetime.fromtimestamp(0, UTC))
+    if path.startswith(("/", "~")) or ".." in path.split("/") or path.endswith("/") or "\0" in path:
+        found.append(("file", "must be the path of a file in the workspace, such as report.md"))
+    elif "{{" in path:
+        found.append(("file", "of all {{ … }} only {{ date }} can stand here"))
+    if expects.newer and not path:
+        found.append(("newer", "needs the file that it is about, such as {file: report.md, newer: true}"))
+    if expects.status not in ("", "done", "failed", "refused"):
+        found.append(("status", f"{expects.status!r} cannot be promised; write done, failed or refused"))
+    if not (path or expects.contains or expects.status or found):
+        found.append(("file", "is needed, or contains, or status; write for instance {file: report.md, newer: true}"))
+    return [
+        Fault(document.file, why, *place(document.fields, ("expects", name), document.first_line), f"expects.{name}")
+        for name, why in found
+    ]
 
 
 def _limits(budget: Narrowed | None) -> dict[str, float]:

@@ -44,7 +44,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     """Who asked for a run, and where its command lay.
 
     ``key`` tells a re-delivered file from one dropped anew; ``by`` names the access (a token) that handed it in,
-    ``again`` the earlier run that a person wants repeated, ``given`` what a task's gates brought.
+    ``again`` the earlier run that a person wants repeated, ``given`` what the gates of a task brought.
     """
 
     run: str
