@@ -17,7 +17,7 @@ import frontmatter
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
-from zygote import ZYGOTE, Forked
+from zygote import PROGRAMS, WORKERS, Forked
 
 FSAGENT = [sys.executable, "-m", "fsagent"]
 PATIENCE = 30.0
@@ -37,22 +37,25 @@ class Agent:
     """A workspace and, while started, the daemon on it.
 
     ``fork``: its processes are forked from one that has loaded fsagent already (``zygote``); else the program is run.
+    ``fork_workers``: so are the workers.
     """
 
-    def __init__(self, root: Path, settings: str = "", *, fork: bool = True) -> None:
+    def __init__(self, root: Path, settings: str = "", *, fork: bool = True, fork_workers: bool = False) -> None:
         self.layout: Layout = init_workspace(root)[0]
         self.root = self.layout.root
         if settings:
             self.layout.settings.write_text(settings)
         self.log = root.with_name(f"{root.name}.log")
         self.process: subprocess.Popen[bytes] | Forked | None = None
-        self._fork = fork
+        self._fork, self._nursery = fork, WORKERS if fork_workers else None
 
     def start(self, before: Sequence[str] = (), **options: Any) -> Agent:
         """Start the daemon and wait until it watches."""
         with self.log.open("w") as log:
             if self._forks(before, options):
-                self.process = ZYGOTE.start(["run", str(self.root)], log.fileno(), log.fileno(), **options)
+                self.process = self._forked(
+                    ["-m", "fsagent", "run", str(self.root)], log.fileno(), log.fileno(), **options
+                )
             else:
                 self.process = subprocess.Popen(
                     [*before, *FSAGENT, "run", str(self.root)], stdout=log, stderr=subprocess.STDOUT, **options
@@ -95,9 +98,9 @@ class Agent:
         """
         inject = [f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
         strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", *inject]
-        words = ["run", str(self.root), "--once"]
+        words = ["-m", "fsagent", "run", str(self.root), "--once"]
         with self.log.open("w") as log:
-            process = ZYGOTE.start(words, log.fileno(), log.fileno(), held=True)
+            process = self._forked(words, log.fileno(), log.fileno(), held=True)
             wait_for(lambda: _state(process.pid, "State").startswith("T"), "it stopped itself")
             tracer = subprocess.Popen([*strace, "-p", str(process.pid)])
             try:
@@ -115,23 +118,36 @@ class Agent:
         """Any other command on this workspace."""
         return self._run((), [*words, "-w", str(self.root)], options)
 
+    def once_by(self, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """``fsagent run --once`` by a program of the test's own: its arguments, and then ours."""
+        return self._run((), [*words, "run", str(self.root), "--once"], {}, ("-c", code))
+
     def _run(
-        self, before: Sequence[str], words: Sequence[str], options: dict[str, Any]
+        self,
+        before: Sequence[str],
+        words: Sequence[str],
+        options: dict[str, Any],
+        program: Sequence[str] = ("-m", "fsagent"),
     ) -> subprocess.CompletedProcess[str]:
+        words = [*program, *words]
         if not self._forks(before, options):
-            return subprocess.run([*before, *FSAGENT, *words], capture_output=True, text=True, timeout=60, **options)
+            command = [*before, sys.executable, *words]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            process = ZYGOTE.start(words, out.fileno(), err.fileno(), **options)
+            process = self._forked(words, out.fileno(), err.fileno(), **options)
             try:
                 code = process.wait(60)
             finally:
                 process.send_signal(signal.SIGKILL)
             out.seek(0)
             err.seek(0)
-            return subprocess.CompletedProcess([*FSAGENT, *words], code, out.read(), err.read())
+            return subprocess.CompletedProcess(words, code, out.read(), err.read())
+
+    def _forked(self, words: Sequence[str], out: int, err: int, **options: Any) -> Forked:
+        return PROGRAMS.start(words, {0: 0, 1: out, 2: err}, nursery=self._nursery, **options)
 
     def _forks(self, before: Sequence[str], options: dict[str, Any]) -> bool:
-        return self._fork and not before and options.keys() <= {"cwd", "env"} and ZYGOTE.forks(options.get("env"))
+        return self._fork and not before and options.keys() <= {"cwd", "env"} and PROGRAMS.forks(options.get("env"))
 
     def drop(self, name: str, text: str) -> Path:
         """Put a command into the inbox the way a sync client does: written elsewhere, renamed in."""
