@@ -16,6 +16,7 @@ from __future__ import annotations
 import array
 import atexit
 import gc
+import importlib
 import io
 import json
 import os
@@ -36,6 +37,11 @@ MOST_FILES = 1024
 _ONCE = ("PYTHON", "LANG", "LC_", "LD_", "MALLOC_", "GLIBC_")
 _WORKER = ["-P", "-m", "fsagent.worker"]
 _SUPERVISOR = ["-I", "-S"]
+_PROGRAM = (
+    "fsagent.faces.cli", "fsagent.foreground", "fsagent.faces.beside", "fsagent.faces.screen", "fsagent.faces.door",
+    "fsagent.faces.views", "fsagent.faces.text",
+)  # fmt: skip
+_WORKER_LIBRARIES = ("fsagent.worker", "pydantic_ai.models.openai", "pydantic_ai.providers.openai")
 
 
 # the tests' side
@@ -148,23 +154,16 @@ PROGRAMS, WORKERS = Zygote("program"), Zygote("worker")
 
 def load(kind: str) -> None:
     """Import what is to be there in every child; nothing else."""
-    import fsagent.faces.beside
-    import fsagent.faces.cli
-    import fsagent.faces.door
-    import fsagent.faces.screen
-    import fsagent.faces.views
-    import fsagent.foreground
-    import fsagent.worker
     from fsagent.engines import load_engine
     from fsagent.tools import load_tools
 
+    for name in _PROGRAM if kind == "program" else _WORKER_LIBRARIES:
+        importlib.import_module(name)
     load_tools()
-    load_engine("offline")
+    load_engine("model" if kind == "worker" else "offline")
     if kind == "worker":
-        import pydantic_ai.models.openai
-        import pydantic_ai.providers.openai
+        import fsagent.worker
 
-        load_engine("model")
         del sys.modules["fsagent.worker"], fsagent.worker  # that one shall run as __main__
     gc.collect()
     gc.freeze()
