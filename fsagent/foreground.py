@@ -34,9 +34,9 @@ def run_daemon(layout: Layout, listener: Listener, *, once: bool = False, compan
 
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # a lease on a file that somebody opens would end us otherwise
     signal.signal(signal.SIGHUP, lambda *_: daemon.wake("root"))
-    daemon.open()
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
+    daemon.open()
     try:
         if once:
             daemon.run_once()

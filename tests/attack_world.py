@@ -260,7 +260,7 @@ def a_world(folder: Path, script: Callable[[Received], Answer] = any_model, runs
     """A started daemon in the middle of it all; the owner allowed all that a useful agent needs."""
     with Outside() as web, Outside() as evil, ScriptedOpenAI(script) as model:
         settings = SETTINGS.format(model=model.base_url, runs=runs)
-        agent = Agent(folder / "w", settings)
+        agent = Agent(folder / "w", settings, fork_workers=True)
         for name, content in PRIVATE.items():
             (agent.root / name).parent.mkdir(exist_ok=True)
             (agent.root / name).write_text(content)

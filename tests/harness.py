@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import frontmatter
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
+from zygote import PROGRAMS, WORKERS, Forked
 
 FSAGENT = [sys.executable, "-m", "fsagent"]
 PATIENCE = 30.0
@@ -32,22 +34,32 @@ def wait_for(condition: Callable[[], Any], what: str = "", seconds: float = PATI
 
 
 class Agent:
-    """A workspace and, while started, the daemon on it."""
+    """A workspace and, while started, the daemon on it.
 
-    def __init__(self, root: Path, settings: str = "") -> None:
+    ``fork``: its processes are forked from one that has loaded fsagent already (``zygote``); else the program is run.
+    ``fork_workers``: so are the workers.
+    """
+
+    def __init__(self, root: Path, settings: str = "", *, fork: bool = True, fork_workers: bool = False) -> None:
         self.layout: Layout = init_workspace(root)[0]
         self.root = self.layout.root
         if settings:
             self.layout.settings.write_text(settings)
         self.log = root.with_name(f"{root.name}.log")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self._fork, self._nursery = fork, WORKERS if fork_workers else None
 
     def start(self, before: Sequence[str] = (), **options: Any) -> Agent:
         """Start the daemon and wait until it watches."""
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*before, *FSAGENT, "run", str(self.root)], stdout=log, stderr=subprocess.STDOUT, **options
-            )
+            if self._forks(before, options):
+                self.process = self._forked(
+                    ["-m", "fsagent", "run", str(self.root)], log.fileno(), log.fileno(), **options
+                )
+            else:
+                self.process = subprocess.Popen(
+                    [*before, *FSAGENT, "run", str(self.root)], stdout=log, stderr=subprocess.STDOUT, **options
+                )
         wait_for(lambda: self._alive() and "daemon started" in self.output(), "the daemon starts")
         return self
 
@@ -74,18 +86,68 @@ class Agent:
 
     def once(self, before: Sequence[str] = (), check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """``fsagent run --once``."""
-        done = subprocess.run(
-            [*before, *FSAGENT, "run", str(self.root), "--once"], capture_output=True, text=True, timeout=60, **options
-        )
+        done = self._run(before, ["run", str(self.root), "--once"], options)
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
 
+    def once_killed_at(self, call: str, number: int) -> bool:
+        """``fsagent run --once``, with kill -9 when a thread comes to its n-th system call of a kind (strace).
+
+        False where it never came that far, and ended by itself.
+        """
+        inject = [f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
+        strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", *inject]
+        words = ["-m", "fsagent", "run", str(self.root), "--once"]
+        with self.log.open("w") as log:
+            process = self._forked(words, log.fileno(), log.fileno(), held=True)
+            wait_for(lambda: _state(process.pid, "State").startswith("T"), "it stopped itself")
+            tracer = subprocess.Popen([*strace, "-p", str(process.pid)])
+            try:
+                wait_for(lambda: tracer.poll() is not None or _state(process.pid, "TracerPid") != "0", "it is traced")
+                assert tracer.poll() is None, "strace could not attach"
+                process.send_signal(signal.SIGCONT)
+                code = process.wait(60)
+            finally:
+                process.send_signal(signal.SIGKILL)
+                tracer.wait()
+        assert code in (0, -signal.SIGKILL), f"exit {code}: {self.output()}"
+        return code != 0
+
     def cli(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Any other command on this workspace."""
-        return subprocess.run(
-            [*FSAGENT, *words, "-w", str(self.root)], capture_output=True, text=True, timeout=60, **options
-        )
+        return self._run((), [*words, "-w", str(self.root)], options)
+
+    def once_by(self, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """``fsagent run --once`` by a program of the test's own: its arguments, and then ours."""
+        return self._run((), [*words, "run", str(self.root), "--once"], {}, ("-c", code))
+
+    def _run(
+        self,
+        before: Sequence[str],
+        words: Sequence[str],
+        options: dict[str, Any],
+        program: Sequence[str] = ("-m", "fsagent"),
+    ) -> subprocess.CompletedProcess[str]:
+        words = [*program, *words]
+        if not self._forks(before, options):
+            command = [*before, sys.executable, *words]
+            return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = self._forked(words, out.fileno(), err.fileno(), **options)
+            try:
+                code = process.wait(60)
+            finally:
+                process.send_signal(signal.SIGKILL)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(words, code, out.read(), err.read())
+
+    def _forked(self, words: Sequence[str], out: int, err: int, **options: Any) -> Forked:
+        return PROGRAMS.start(words, {0: 0, 1: out, 2: err}, nursery=self._nursery, **options)
+
+    def _forks(self, before: Sequence[str], options: dict[str, Any]) -> bool:
+        return self._fork and not before and options.keys() <= {"cwd", "env"} and PROGRAMS.forks(options.get("env"))
 
     def drop(self, name: str, text: str) -> Path:
         """Put a command into the inbox the way a sync client does: written elsewhere, renamed in."""
@@ -122,3 +184,9 @@ class Agent:
         code = self.process.poll()
         assert code is None, f"the daemon ended with {code}: {self.output()}"
         return True
+
+
+def _state(pid: int, name: str) -> str:
+    """A line of /proc/PID/status."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)[name]

@@ -427,16 +427,14 @@ def test_kill_9_at_every_call_between_the_question_and_the_result(tmp_path: Path
         number += 1
         where = f"killed at {call} {number}"
         agent = Agent(tmp_path / f"{call}-{number}", ASK)
-        inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
-                  f"inject={call}:signal=KILL:when={number}"]  # fmt: skip
         agent.drop("a.md", LINE)
-        reached = agent.once(inject, check=False).returncode != 0
+        reached = agent.once_killed_at(call, number)
         assert log(agent) == "", where
         agent.once()
         assert log(agent) == "", where
         (path,) = files(agent)
         sed(path)
-        reached |= agent.once(inject, check=False).returncode != 0
+        reached |= agent.once_killed_at(call, number)
         agent.once()
         if files(agent):  # cut off in the middle of the call, which had not happened: one tick is not enough for two
             assert log(agent) == "", where

@@ -43,7 +43,7 @@ def check(done: Done, code: int, *says: str) -> Done:
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
     """A workspace with no daemon."""
-    agent = Agent(tmp_path / "ws", QUICK)
+    agent = Agent(tmp_path / "ws", QUICK, fork=False)
     yield agent
     agent.close()
 
@@ -51,7 +51,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     """A workspace with a daemon, shared by tests that only talk to it."""
-    agent = Agent(tmp_path_factory.mktemp("live") / "ws", QUICK + "tools: {shell: allow}\n").start()
+    agent = Agent(tmp_path_factory.mktemp("live") / "ws", QUICK + "tools: {shell: allow}\n", fork=False).start()
     yield agent
     agent.close()
 

@@ -42,9 +42,7 @@ def _walk(tmp_path: Path, call: str, text: str, files: Mapping[str, str] = {}):
         for name, content in files.items():
             (agent.root / name).write_text(content)
         agent.drop("a/note.md", text)
-        inject = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
-                  f"inject={call}:signal=KILL:when={number}"]  # fmt: skip
-        killed = agent.once(inject, check=False).returncode != 0
+        killed = agent.once_killed_at(call, number)
         agent.once()
         yield number, agent
         shutil.rmtree(agent.root)

@@ -30,7 +30,7 @@ def spelled(value: str) -> list[str]:
 def agent(tmp_path: Path):
     (tmp_path / "pass").write_text(PASS + "\n")
     os.environ["TEST_MODEL_KEY"] = KEY
-    agent = Agent(tmp_path / "ws")
+    agent = Agent(tmp_path / "ws", fork_workers=True)
     yield agent
     agent.close()
     del os.environ["TEST_MODEL_KEY"]

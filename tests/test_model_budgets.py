@@ -29,7 +29,7 @@ def started(tmp_path: Path) -> Iterator[Any]:
         price = 'prices: {"openai:x": {in: 10, out: 100}}'
         model = f'model: {{name: "openai:x", base_url: "{server.base_url}", {price}}}'
         lines = [model, "settle: 0s", "settle_renamed: 0s", *more]
-        agents.append(Agent(tmp_path / "ws", "\n".join(lines) + "\n"))
+        agents.append(Agent(tmp_path / "ws", "\n".join(lines) + "\n", fork_workers=True))
         return agents[0].start()
 
     yield start

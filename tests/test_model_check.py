@@ -394,7 +394,7 @@ def test_a_test_that_passes_lets_the_tasks_of_a_running_daemon_ask_again(tmp_pat
             return error(429, code="insufficient_quota")
         return CALLED if "note" in received.tools else text("1 2 3: all is well")
 
-    agent = Agent(tmp_path / "ws")
+    agent = Agent(tmp_path / "ws", fork_workers=True)
     with ScriptedOpenAI(script) as server:
         agent.layout.settings.write_text(
             f'settle: 0s\nsettle_renamed: 0s\nmodel: {{name: "openai:x", base_url: "{server.base_url}"}}\n'

@@ -7,8 +7,6 @@ then a daemon that nobody ends goes on.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -59,11 +57,11 @@ def test_every_call_happens_at_most_once_whatever_record_the_kill_comes_behind(t
                 tmp_path / f"ws{number}",
                 f'model: {{name: "openai:x", base_url: "{server.base_url}"}}\nsettle: 0s\nsettle_renamed: 0s\n'
                 "tools: {shell: allow}\nsandbox: off\ntrust: {read: ['*'], shell: ['*']}\n",
+                fork_workers=True,
             )
             (agent.root / "a.md").write_text("hello")
             agent.drop("a.md", "Do the five things that we spoke of, please.")
-            command = [sys.executable, "-c", DAEMON, str(number), "run", str(agent.root), "--once"]
-            killed = subprocess.run(command, capture_output=True, timeout=120).returncode != 0
+            killed = agent.once_by(DAEMON, str(number)).returncode != 0
             agent.once()
             where = f"killed behind record {number}"
             (result,) = agent.results()

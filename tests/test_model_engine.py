@@ -43,8 +43,8 @@ def started(tmp_path: Path) -> Iterator[Any]:
     """Start an agent on a scripted server; ended at the end of the test."""
     agents: list[Agent] = []
 
-    def start(server: Any, *more: str, **options: Any) -> Agent:
-        agent = Agent(tmp_path / f"ws{len(agents)}", settings(server, *more, **options))
+    def start(server: Any, *more: str, fork_workers: bool = True, **options: Any) -> Agent:
+        agent = Agent(tmp_path / f"ws{len(agents)}", settings(server, *more, **options), fork_workers=fork_workers)
         agents.append(agent)
         return agent.start()
 
@@ -64,7 +64,7 @@ def journal(agent: Agent) -> list[dict[str, Any]]:
 
 
 def workers_of(agent: Agent) -> list[psutil.Process]:
-    """The worker processes of a daemon, without their supervisors."""
+    """The worker processes of a daemon, without their supervisors. It starts them itself: ``fork_workers=False``."""
     daemon = psutil.Process(agent.process.pid)
     return [each for each in daemon.children(recursive=True) if "fsagent.worker" in " ".join(each.cmdline()[:5])]
 
@@ -394,7 +394,7 @@ def test_a_run_is_cancelled_while_the_model_thinks(started: Any) -> None:
 
 def test_a_dead_worker_costs_a_try_and_hurts_nobody(started: Any) -> None:
     with ScriptedOpenAI([calls(call("append", path="log.txt", text="once")), hang(), text("Done now.")]) as server:
-        agent = started(server)
+        agent = started(server, fork_workers=False)
         agent.drop("a.md", "Write a line about the weather into log.txt, as you like it.")
         server.wait_for(2)
         for worker in workers_of(agent):
@@ -408,7 +408,7 @@ def test_a_run_that_kills_its_worker_again_and_again_is_given_up_with_all_it_did
     with ScriptedOpenAI(
         lambda request: hang() if request.results else calls(call("append", path="x.md", text="x"))
     ) as server:
-        agent = started(server)
+        agent = started(server, fork_workers=False)
         agent.drop("a.md", "Write a line about the weather into x.md, as you like it.")
         for number in (2, 3):
             server.wait_for(number)
@@ -423,7 +423,7 @@ def test_a_run_that_kills_its_worker_again_and_again_is_given_up_with_all_it_did
 
 def test_nothing_of_a_worker_outlives_the_daemon(started: Any) -> None:
     with ScriptedOpenAI([calls(call("shell", command="sleep 300"))]) as server:
-        agent = started(server, "tools: {shell: allow}", "sandbox: off")
+        agent = started(server, "tools: {shell: allow}", "sandbox: off", fork_workers=False)
         agent.drop("a.md", "Sleep for a good long while, and dream.")
         daemon = psutil.Process(agent.process.pid)
         below = wait_for(
@@ -439,7 +439,7 @@ def test_nothing_of_a_worker_outlives_the_daemon(started: Any) -> None:
 
 def test_idle_workers_are_used_again(started: Any) -> None:
     with ScriptedOpenAI(lambda request: text("Yes."), keep_alive=True) as server:
-        agent = started(server)
+        agent = started(server, fork_workers=False)
         pids = set()
         for number in range(4):
             agent.drop(f"{number}.md", f"Tell me story number {number} about the sea.")
@@ -528,7 +528,7 @@ def test_tools_of_an_mcp_server_are_offered_asked_about_and_used(started: Any) -
 
 def test_an_approved_call_goes_on_without_asking_the_model_again(started: Any) -> None:
     with ScriptedOpenAI([calls(call("write", path="site.html", text="<b>hi</b>")), text("Published.")]) as server:
-        agent = started(server, "tools: {write: ask}")
+        agent = started(server, "tools: {write: ask}", fork_workers=False)
         agent.drop("a.md", "Publish a friendly page as site.html.")
         file = wait_for(lambda: list(agent.layout.approvals.glob("*.md")), "a question")[0]
         asked = file.read_text()

@@ -27,7 +27,7 @@ TIMESTAMP = "Log the timestamp to log.txt every heartbeat\n"
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    agent = Agent(tmp_path / "ws", FAST)
+    agent = Agent(tmp_path / "ws", FAST, fork=False)
     yield agent
     agent.close()
 

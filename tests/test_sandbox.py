@@ -420,7 +420,7 @@ def test_a_failure_says_that_a_sandbox_held_it(caged: Caged) -> None:
 
 
 def test_status_and_doctor_name_what_is_in_force(tmp_path: Path, rung: str) -> None:
-    agent = Agent(tmp_path / "ws", "tools: {shell: allow}\nsettle: 0s\n")
+    agent = Agent(tmp_path / "ws", "tools: {shell: allow}\nsettle: 0s\n", fork=False)
     assert f"sandbox of programs: {rung}, no network" in examine(agent.layout).summary
     agent.drop("a.md", "---\nsteps:\n  - shell: {command: 'cat ../ws.log', shell: true}\n---\n")
 
@@ -456,7 +456,7 @@ os.execv(sys.executable, [sys.executable, "-m", "fsagent", *sys.argv[2:]])
 
 def test_where_nothing_works_programs_are_refused_unless_the_settings_say_off(tmp_path: Path) -> None:
     """A kernel without Landlock (a seccomp filter makes it one), and no bubblewrap on PATH."""
-    agent = Agent(tmp_path / "ws", "tools: {shell: allow}\nsettle: 0s\n")
+    agent = Agent(tmp_path / "ws", "tools: {shell: allow}\nsettle: 0s\n", fork=False)
     agent.drop("a.md", "---\nsteps:\n  - shell: {command: 'echo ran > notes.txt', shell: true}\n---\n")
     bare = [sys.executable, "-c", NO_LANDLOCK, str(tmp_path)]
     done = subprocess.run([*bare, "run", str(agent.root), "--once"], capture_output=True, text=True, timeout=60)
