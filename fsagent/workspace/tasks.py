@@ -10,7 +10,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -241,13 +241,14 @@ class TaskBook:
         )  # fmt: skip
         return drop(self._layout, envelope, write_document(fields, task.body) if fields else task.body.encode())
 
-    def create(self, name: str, body: str, every: str, steps: Sequence[ToolCall]) -> Task:
-        """Write a task of the agent's own. One that it made itself before and that nobody changed gets the new period.
+    def create(self, name: str, body: str, rule: Mapping[str, Any], steps: Sequence[ToolCall]) -> Task:
+        """Write a task of the agent's own, which falls due by the fields of ``rule``. One that it made itself before
+        and that nobody changed gets the new rule.
 
         A name that is taken by anybody else's task gets a number. Raises ``ToolError`` for what cannot be a task.
         """
         self.scan()
-        fields: dict[str, Any] = {"every": every or "heartbeat"}
+        fields = dict(rule)
         if steps:
             fields["steps"] = [{call.tool: call.args} for call in steps]
         raw = write_document(fields, body)
@@ -267,7 +268,7 @@ class TaskBook:
                     continue
                 if read_document(existing, path.name).body != read_document(raw, path.name).body:
                     continue
-                raw = rewrite_document(existing, {"every": fields["every"]}, path.name)
+                raw = rewrite_document(existing, rule, path.name)
                 task = read_task(raw, stem, self._layout.name(path))
                 write_atomic(path, raw)
             self.set_state(stem, made=hashlib.sha256(raw).hexdigest(), paused="")
