@@ -71,7 +71,12 @@ def explain(text: str, settings: Settings, now: datetime, timezone: str = "") ->
     while slot is not None and len(found) < SHOWN:
         found.append(slot.astimezone(zone))
         slot = slots.after(slot)
-    notes = [note for change in changes(zone, now, now + AHEAD) if (note := _note(table, slots, change, zone, name))]
+    period = table.every or settings.heartbeat_interval
+    notes = []
+    for change in changes(zone, now, now + AHEAD):
+        by_the_clock = table.cron or table.at or table.once
+        note = _note(table, slots, change, zone) if by_the_clock else _drift(period, slots, change, zone)
+        notes += [f"on {change.before:%Y-%m-%d} {note}"] if note else []
     words = in_words(table, settings.heartbeat_interval)
     return Explained(rule=words, fields=fields, timezone=name, slots=found, notes=notes)
 
@@ -112,10 +117,8 @@ def _check(timezone: str) -> None:
         raise PersonError(f"--timezone: {timezone!r} is no time zone{hint}") from None
 
 
-def _note(table: Timetable, slots: Slots, change: Change, zone: tzinfo | None, name: str) -> str:
-    """What becomes of the slots at a change of the clocks; "" where it does not touch them."""
-    if not (table.cron or table.at or table.once):
-        return _drift(slots, change, zone)
+def _note(table: Timetable, slots: Slots, change: Change, zone: tzinfo | None) -> str:
+    """What becomes of times of the clock at a change of the clocks; "" where it does not touch them."""
     gap = change.after > change.before
     begin, end = sorted((change.before, change.after))
     meant = list(_by_the_clock(table, begin, end))
@@ -126,15 +129,14 @@ def _note(table: Timetable, slots: Slots, change: Change, zone: tzinfo | None, n
     real = [slot.astimezone(zone) for slot in slots.between(first - _INSTANT, change.moment + around - _INSTANT)]
     times = f"{meant[0]:%H:%M}" + (f" to {meant[-1]:%H:%M}" if len(meant) > 1 else "")
     verb = "does" if len(meant) == 1 else "do"
-    day = f"{change.before:%Y-%m-%d}"
     if gap:
         own = any(_by_the_clock(table, change.after, change.after + timedelta(seconds=1)))
         runs = f"runs at {real[0]:%H:%M}" if real and not own else "goes on at the next time"
-        return f"on {day} {times} {verb} not exist in {name}: {runs}"
-    come = f"{times} {'comes' if verb == 'does' else 'come'} twice in {name}"
+        return f"{times} {verb} not exist: {runs}"
+    come = f"{times} {'comes' if verb == 'does' else 'come'} twice"
     if len(real) > len(meant):
-        return f"on {day} {come}: runs both times"
-    return f"on {day} {come}: runs once" + (f", at {real[0].isoformat(' ', 'minutes')[11:]}" if len(real) == 1 else "")
+        return f"{come}: runs both times"
+    return f"{come}: runs once" + (f", at {real[0].isoformat(' ', 'minutes')[11:]}" if len(real) == 1 else "")
 
 
 def _by_the_clock(table: Timetable, begin: datetime, end: datetime) -> Iterator[datetime]:
@@ -145,15 +147,15 @@ def _by_the_clock(table: Timetable, begin: datetime, end: datetime) -> Iterator[
         yield slot.replace(tzinfo=None)
 
 
-def _drift(slots: Slots, change: Change, zone: tzinfo | None) -> str:
+def _drift(period: float, slots: Slots, change: Change, zone: tzinfo | None) -> str:
     """Periods are counted in UTC, so by the clock they move where the clocks do."""
     moved = change.after - change.before
-    if not abs(moved).total_seconds() % slots.every:
+    if not abs(moved).total_seconds() % period:
         return ""
-    day, ahead = f"{change.before:%Y-%m-%d}", "later" if moved > timedelta() else "earlier"
-    words = f"on {day} its slots move by {format_duration(abs(moved).total_seconds())} by the clock ({ahead})"
+    ahead = "later" if moved > timedelta() else "earlier"
+    words = f"its slots move by {format_duration(abs(moved).total_seconds())} by the clock ({ahead})"
     before, after = slots.last(change.moment - _INSTANT), slots.after(change.moment - _INSTANT)
-    if slots.every % _DAY or before is None or after is None:
+    if period % _DAY or before is None or after is None:
         return words
     was, new = before.astimezone(zone), after.astimezone(zone)
     return f"{words}, from {was:%H:%M} to {new:%H:%M}; 'at: \"{was:%H:%M}\"' would stay"
