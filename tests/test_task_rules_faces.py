@@ -115,8 +115,8 @@ def test_a_fact_keeps_its_time() -> None:
 
 
 def test_sentences_become_tasks_with_these_rules(agent: Agent) -> None:
-    agent.drop("1.md", "Every weekday at 18:30, add a to a.md")
-    agent.drop("2.md", "Tomorrow at 14:00, add b to b.md")
+    agent.drop("1.md", "Every weekday at 18:30, add milk to a.md")
+    agent.drop("2.md", "Tomorrow at 14:00, add eggs to b.md")
     agent.drop("3.md", "On 2020-01-05 at 14:00, add c to c.md")
     agent.drop(
         "4.md",
@@ -124,11 +124,11 @@ def test_sentences_become_tasks_with_these_rules(agent: Agent) -> None:
     )
     agent.once()
     fields = {path.stem: frontmatter.load(str(path)).metadata for path in agent.layout.tasks.glob("*.md")}
-    assert set(fields) == {"a-md-a", "b-md-b", "d"}
-    assert (str(fields["a-md-a"]["at"]), fields["a-md-a"]["on"]) == ("18:30", "mon-fri")
+    assert set(fields) == {"a-md-milk", "b-md-eggs", "d"}
+    assert (str(fields["a-md-milk"]["at"]), fields["a-md-milk"]["on"]) == ("18:30", "mon-fri")
     assert fields["d"] == {"cron": "0 9 * * mon-fri"}
     tasks = {line.task: line for line in read_tasks(agent.layout, most=5)}
-    (slot,) = tasks["b-md-b"].slots
+    (slot,) = tasks["b-md-eggs"].slots
     assert f"{slot:%H:%M}" == "14:00"
     assert timedelta(0) < slot - datetime.now(UTC) < timedelta(hours=39)
     assert agent.result("3.md")["status"] == "failed"
