@@ -110,7 +110,7 @@ class WorkspaceHome:
             rule = rule_from_text(every)
             planned = read_task(write_document(rule, "planned"), name, name)
         except ValueError as error:
-            raise ToolError(f"task: every: {error}") from None
+            raise ToolError(f"task: every: {str(error).removeprefix('every: ')}") from None
         except DocumentError as error:
             raise ToolError("; ".join(f"task: every: {fault.message}" for fault in error.faults)) from None
         if slots_of(planned, self._settings()).after(self._now()) is None:

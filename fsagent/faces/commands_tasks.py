@@ -39,7 +39,7 @@ def tasks(root: Path, as_json: bool, rule: str | None, timezone: str, names: tup
     if timezone:
         raise click.UsageError("--timezone goes with --explain; a task's own stands in its file")
     layout = open_workspace(root)
-    views = read_tasks(layout, names, SHOWN)
+    views = read_tasks(layout, names, SHOWN, 0 if as_json or names else WHOLE)
     if as_json:
         click.echo(as_json_text(views))
     elif names or 0 < len(views) <= WHOLE:

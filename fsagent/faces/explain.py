@@ -60,7 +60,7 @@ def explain(text: str, settings: Settings, now: datetime, timezone: str = "") ->
             "; ".join(f"{f.field}: {f.message}" if f.field else f.message for f in error.faults)
         ) from None
     except ValueError as error:
-        raise PersonError(f"the rule {error}") from None
+        raise PersonError(f"the rule {error}" if str(error).startswith(("'", '"')) else str(error)) from None
     if timezone and not table.zone:
         _check(timezone)
         table = msgspec.structs.replace(table, zone=timezone)

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from msgspec.structs import fields
 
 from fsagent.errors import DocumentError, NotFoundError
 from fsagent.faces.views import open_index, settings_of
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 _OWN = ("engine", "timeout", "report", "missed", "within", "overlap", "jitter", "pause_after")
+_PLAIN = Task(name="", path="", body="")
 _CARRIED = ("model", "retries", "backoff", "expects", "budget", "tools")
 
 
@@ -64,9 +64,10 @@ class TaskLine(Struct, frozen=True, kw_only=True):
     fault: str = ""
 
 
-def read_tasks(layout: Layout, names: Sequence[str] = (), most: int = 1) -> list[TaskLine]:
+def read_tasks(layout: Layout, names: Sequence[str] = (), most: int = 1, few: int = 0) -> list[TaskLine]:
     """The task files by name, those that cannot be used among them; with their last runs and next slots, at most
-    ``most`` of each. All, or those of these names: raises ``NotFoundError`` naming the nearest for one that is none."""
+    ``most`` of each, and one where there are more than ``few`` tasks (0: never). All, or those of these names: raises
+    ``NotFoundError`` naming the nearest for one that is none."""
     from fsagent.workspace.tasks import TaskBook
 
     book = TaskBook(layout)
@@ -78,6 +79,8 @@ def read_tasks(layout: Layout, names: Sequence[str] = (), most: int = 1) -> list
         meant = {_meant(name, tasks, broken) for name in names}
         tasks = {name: task for name, task in tasks.items() if name in meant}
         broken = {name: error for name, error in broken.items() if name in meant}
+    if few and len(tasks) + len(broken) > few:
+        most = 1
     with open_index(layout) as index:
         newest = index.newest_of(list(tasks), most) if index else {}
     lines = [_line(task, book, newest.get(name, []), settings, now, most) for name, task in tasks.items()]
@@ -137,8 +140,6 @@ def _settings(task: Task) -> dict[str, Any]:
     """The fields of the file about how it is run that say something else than the default."""
     from fsagent.files.fields import format_duration
 
-    own = {name: getattr(task, name) for name in _OWN}
-    defaults = {field.name: field.default for field in fields(Task)}
-    said = {name: value for name, value in own.items() if value != defaults[name]}
+    said = {name: getattr(task, name) for name in _OWN if getattr(task, name) != getattr(_PLAIN, name)}
     written = {name: format_duration(each) if isinstance(each, float) else each for name, each in said.items()}
     return written | {name: task.settings[name] for name in _CARRIED if name in task.settings}

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from msgspec import Struct
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from fsagent.errors import NotFoundError
 from fsagent.faces import door, tasks
 from fsagent.faces.http import commands
 from fsagent.faces.http.table import Call
 from fsagent.faces.tasks import SHOWN, TaskLine
-
-_DEEDS = ("run", "pause", "resume")  # a name may end like the path of one
 
 
 class Tasks(Struct, frozen=True):
@@ -27,14 +23,11 @@ async def get_tasks(call: Call) -> Response:
 
 
 async def get_task(call: Call) -> Response:
-    """How a task stands and why, with its last runs and its next slots."""
-    name = call.part("name")
-    try:
-        found = await call.off(tasks.read_tasks, call.layout, [name], SHOWN)
-    except NotFoundError:
-        if name.rpartition("/")[2] in _DEEDS:
-            raise HTTPException(405, headers={"Allow": "POST"}) from None
-        raise
+    """How a task stands and why, with its last runs and its next slots.
+
+    One whose name ends in `/run`, `/pause` or `/resume` is found in the list only.
+    """
+    found = await call.off(tasks.read_tasks, call.layout, [call.part("name")], SHOWN)
     return await call.give(found[0])
 
 

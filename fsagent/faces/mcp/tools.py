@@ -278,7 +278,7 @@ async def create_task(call: Call, args: CreateTask) -> Deed:
     try:
         rule_from_text(args.every or "heartbeat")
     except ValueError as error:
-        raise PersonError(f"create_task: every: {error}") from None
+        raise PersonError(f"create_task: every: {str(error).removeprefix('every: ')}") from None
     every = args.every.strip() or "heartbeat"
     fields = {"action": "create", "name": args.name.strip(), "every": every, "request": "{{ body }}"}
     return await _deed(call, "task", fields, args.request)
