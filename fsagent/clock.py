@@ -25,7 +25,8 @@ from fsagent.openruns import OpenRuns
 from fsagent.slotjobs import RETRY_AFTER_TROUBLE, SlotJob, SlotScheduler
 from fsagent.timetable import Slots, Timetable
 from fsagent.workspace.journal import Journal
-from fsagent.workspace.tasks import TaskBook, TaskState, slots_of
+from fsagent.workspace.tasks import TaskBook, slots_of
+from fsagent.workspace.taskstates import TaskState
 
 MOST_QUEUED = 10
 _TROUBLE = (OSError, sqlite3.Error, ValueError, ArithmeticError)

@@ -370,6 +370,8 @@ class Daemon:
             waiting=self._intake.waiting() + self._lanes.waiting(),
             waiting_since=self._intake.waiting_since(),
             retries=self._intake.retries(),
+            upcoming=self._heartbeat.upcoming(10),
+            paused=self._heartbeat.paused(),
             approvals=self._parking.lines(),
             settings_fault=str(self._settings_fault or ""),
             unwatched=self._watcher.trouble,

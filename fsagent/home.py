@@ -9,35 +9,37 @@ from datetime import datetime
 
 from fsagent.config import Settings
 from fsagent.definitions import Definition, Pins
-from fsagent.errors import PersonError, ToolError
+from fsagent.errors import DocumentError, PersonError, ToolError
 from fsagent.extensions import installed
+from fsagent.files.documents import write_document
 from fsagent.mcpsettings import McpServer, filled
 from fsagent.model import Fact, Run, Task, ToolCall
 from fsagent.notices import Notices
 from fsagent.secrets import load_secrets, sources
-from fsagent.timetext import in_words
+from fsagent.timetext import in_words, rule_from_text
 from fsagent.tools import GROUP
 from fsagent.tools.base import Network, Remembered, Sandbox, TaskView
 from fsagent.workspace.index import Index
+from fsagent.workspace.outlook import outlook
 from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import new_run_id
 from fsagent.workspace.soul import Soul
+from fsagent.workspace.taskfile import read_task
 from fsagent.workspace.tasks import TaskBook, slots_of
 
 
-def task_view(task: Task, book: TaskBook, index: Index | None, settings: Settings, now: datetime) -> TaskView:
+def task_view(task: Task, book: TaskBook, last: Run | None, settings: Settings, now: datetime) -> TaskView:
     """A task as people ask for it, with its last run and its next slot in the workspace's time zone."""
     state = book.state(task.name)
-    last = index.recent(1, task=task.name) if index else []
-    word = "off (enabled: false)" if not task.enabled else f"paused ({state.paused})" if state.paused else "on"
-    upcoming = slots_of(task, settings).after(max(now, state.watermark or now))
+    found = outlook(task, state, settings, now)
     return TaskView(
         name=task.name,
-        rule=in_words(task.table),
+        rule=in_words(task.table, settings.heartbeat_interval),
         request=task.body,
-        state=word,
-        last=settings.local(last[0].started) if last and last[0].started else None,
-        next=settings.local(upcoming) if upcoming and word == "on" else None,
+        state=found.words,
+        last=settings.local(last.started) if last and last.started else None,
+        next=settings.local(found.slots[0]) if found.slots else None,
+        held_back=state.held_back,
     )
 
 
@@ -97,22 +99,37 @@ class WorkspaceHome:
 
     def tasks(self) -> Sequence[TaskView]:
         self._book.scan()
-        return [self._view(task) for task in self._book.tasks()]
+        tasks = self._book.tasks()
+        newest = self._index.newest_of([task.name for task in tasks], 1)
+        settings, now = self._settings(), self._now()
+        return [
+            task_view(task, self._book, next(iter(newest.get(task.name, ())), None), settings, now) for task in tasks
+        ]
 
     def create_task(self, name: str, body: str, every: str, steps: Sequence[ToolCall]) -> TaskView:
-        task = self._book.create(name, body, {"every": every or "heartbeat"}, steps)
+        try:
+            rule = rule_from_text(every)
+            planned = read_task(write_document(rule, "planned"), name, name)
+        except ValueError as error:
+            raise ToolError(f"task: every: {str(error).removeprefix('every: ')}") from None
+        except DocumentError as error:
+            raise ToolError("; ".join(f"task: every: {fault.message}" for fault in error.faults)) from None
+        if slots_of(planned, self._settings()).after(self._now()) is None:
+            raise ToolError(f"task: every: {every} has passed; write a time that is yet to come")
+        task = self._book.create(name, body, rule, steps)
         self._wake("tasks")
         return self._view(task)
 
     def pause_task(self, name: str) -> TaskView:
-        task = self._book.get(name)
-        self._book.set_state(task.name, paused="by request")
-        self._wake("tasks")
-        return self._view(task)
+        return self._set(name, "by request")
 
     def resume_task(self, name: str) -> TaskView:
+        return self._set(name, "")
+
+    def _set(self, name: str, paused: str) -> TaskView:
+        """Pause or resume a task. Its failures count anew from now on."""
         task = self._book.get(name)
-        self._book.set_state(task.name, paused="")
+        self._book.set_state(task.name, paused=paused, paused_print="", since=self._now())
         self._wake("tasks")
         return self._view(task)
 
@@ -178,4 +195,5 @@ class WorkspaceHome:
             self._pins.trouble(server, why)
 
     def _view(self, task: Task) -> TaskView:
-        return task_view(task, self._book, self._index, self._settings(), self._now())
+        last = next(iter(self._index.recent(1, task=task.name)), None)
+        return task_view(task, self._book, last, self._settings(), self._now())

@@ -63,13 +63,14 @@ class House:
         usage, breaker = UsageBook(layout, lambda moment: settings().local(moment)), Breaker(layout.breaker, now)
         self.purse = Purse(settings, breaker, Budgets(settings, usage, now), usage, self.notices, now)
         self.workers = Workers(layout.root)
-        self.gates = GateKeeper()
+        runner = Runner(load_tools())
         self.home = WorkspaceHome(
             self.soul, self.book, self.index, settings, now, status, wake, self.notices,
             PinBook(layout, journal.append), lambda: self._secrets,
         )  # fmt: skip
+        self.gates = GateKeeper(layout, settings, runner, self.home, self.secrets, now, lambda: wake("gates"))
         self.pipeline = Pipeline(
-            layout, settings, journal, self.index, self.soul, self.home, Runner(load_tools()), self.workers, self.purse,
+            layout, settings, journal, self.index, self.soul, self.home, runner, self.workers, self.purse,
             self.secrets, now, stopping,
         )  # fmt: skip
 

@@ -11,11 +11,12 @@ from fsagent.config import Settings
 from fsagent.definitions import told
 from fsagent.errors import PersonError
 from fsagent.extensions import unknown_names
-from fsagent.home import resolved, task_view
+from fsagent.home import resolved
 from fsagent.memory import resident_bytes
 from fsagent.model import Run
 from fsagent.pipeline import Admitted
 from fsagent.secrets import load_secrets
+from fsagent.timetext import in_words
 from fsagent.tools.sandbox import standing
 from fsagent.workspace.inbox import Lying
 from fsagent.workspace.index import Index
@@ -24,8 +25,6 @@ from fsagent.workspace.pins import PinBook
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import Line, Snapshot, limited
 from fsagent.workspace.tasks import TaskBook, conflict_copies
-
-MOST_TASKS = 200
 
 
 class Reporter:
@@ -52,6 +51,8 @@ class Reporter:
         waiting: int,
         waiting_since: datetime | None,
         retries: Sequence[tuple[datetime, str]],
+        upcoming: Sequence[tuple[datetime, str]],
+        paused: Sequence[Line],
         approvals: Sequence[Line],
         settings_fault: str,
         unwatched: Mapping[str, str],
@@ -59,14 +60,11 @@ class Reporter:
         answers: Sequence[str],
         scan_seconds: float,
     ) -> Snapshot:
-        """The daemon at this moment; ``approvals`` are the questions that wait, ``unwatched`` places that cannot be
+        """The daemon at this moment; ``upcoming`` are the next slots with their tasks, ``paused`` the tasks that bring
+        no run though they are on, and why, ``approvals`` the questions that wait, ``unwatched`` places that cannot be
         watched, and why, ``companions`` what is wrong with what runs beside it, ``answers`` with files in approvals/,
         ``scan_seconds`` how long the last look at every place took."""
         settings, now = self._settings(), self._now()
-        tasks = self._book.tasks()
-        views = [task_view(task, self._book, None, settings, now) for task in tasks[:MOST_TASKS]]
-        upcoming = sorted((view.next, view.name, view.rule) for view in views if view.next)
-        more = max(0, len(tasks) - MOST_TASKS)
         return Snapshot(
             pid=os.getpid(),
             version=__version__,
@@ -81,7 +79,8 @@ class Reporter:
             retries=limited(
                 (Line(run, f"at {settings.local(at):%Y-%m-%d %H:%M:%S}") for at, run in retries), 10, "and {} more"
             ),
-            upcoming=limited((Line(name, rule) for _, name, rule in upcoming), 10, "and {} more tasks", more),
+            upcoming=tuple(Line(name, self._rule(name)) for _, name in upcoming),
+            paused_tasks=limited(paused, 20, "and {} more"),
             last=tuple(_last(run, settings) for run in self._index.recent(20) if run.finished)[:10],
             approvals=limited(approvals, 20, "and {} more"),
             trouble=(*self._trouble(settings, settings_fault, unwatched), *companions, *answers),
@@ -89,6 +88,11 @@ class Reporter:
             memory=resident_bytes(),
             sandbox=standing(settings)[0],
         )
+
+    def _rule(self, name: str) -> str:
+        """When a task falls due, in words; it may have gone this moment."""
+        task = self._book.get_task(name)
+        return in_words(task.table, self._settings().heartbeat_interval) if task else ""
 
     def _trouble(self, settings: Settings, settings_fault: str, unwatched: Mapping[str, str]) -> list[str]:
         """What a person should look at."""

@@ -305,10 +305,12 @@ def test_tasks_with_their_last_and_next_times(live: Agent) -> None:
     check(live.cli("tasks"), 0, "tick", "every 1s", "broken", "did you mean 'every'?", "tasks/bad.md:2")
     tasks = {task["task"]: task for task in read_json(live.cli("tasks", "--json"))}
     tick = wait_for(
-        lambda: next(t for t in read_json(live.cli("tasks", "--json")) if t["task"] == "tick" and t["last"]),
+        lambda: next((t for t in read_json(live.cli("tasks", "--json")) if t["last_status"] == "done"), None),
         "its last time",
     )
-    assert tick["last_status"] == "done"
+    assert tick["task"] == "tick"
+    assert all(run["late"] < 60 and run["slot"] for run in tick["runs"] if run["started"])
+    assert len(tick["slots"]) == 5
     assert datetime.fromisoformat(tick["next"]) - datetime.fromisoformat(tick["last"]) < timedelta(minutes=1)
     assert tasks["bad"]["state"] == "broken"
     runs = read_json(live.cli("runs", "--json", "--task", "tick"))

@@ -546,6 +546,10 @@ def test_tasks_are_listed_run_paused_and_resumed(live: Api) -> None:
     wait_for(lambda: state() == "paused", "it is paused")
     assert live.client.post(f"{task}/resume", params={"wait": 20}).json()["status"] == "done"
     wait_for(lambda: state() == "on", "it is on again")
+    (folder / "one.md").write_text("---\nevery: 1h\n---\nLog the timestamp to task.txt\n")
+    one = live.get("/v1/tasks/b%C3%BCro/one")
+    assert (one["task"], one["rule"], len(one["slots"]), one["runs"]) == ("büro/one", "every 1h", 5, [])
+    says(live.client.get("/v1/tasks/b%C3%BCro/onee"), 404, "did you mean 'büro/one'")
     for verb in ("run", "pause", "resume"):
         says(live.client.post(f"/v1/tasks/none/{verb}"), 404, "none")
         problem = says(live.client.post(f"/v1/tasks/b%C3%BCro/bad/{verb}"), 422, "evry", "did you mean 'every'")

@@ -23,13 +23,13 @@ from harness import FSAGENT, PATIENCE, Agent, wait_for
 
 FAULTY = """
 import sys
-from fsagent.faces import views
+from fsagent.faces import tasks
 from fsagent.faces.cli import main
 
-def broken(layout):
+def broken(layout, *rest):
     raise ZeroDivisionError("a fault of ours")
 
-views.read_tasks = broken
+tasks.read_tasks = broken
 main(sys.argv[1:])
 """
 

@@ -931,7 +931,6 @@ REFUSED = [
     "Add milk",
     # times that are not understood
     "Log the timestamp to log.txt every Monday",
-    "Log the timestamp to log.txt every day at 9",
     "Log the timestamp to log.txt every other day",
     "Log the timestamp to log.txt every 0 minutes",
     "Log the timestamp to log.txt every 1.5 hours",

@@ -453,7 +453,11 @@ def test_bad_arguments_are_answered_with_what_to_write(live: Agent) -> None:
                 ("create_task", {"name": "{{ now }}", "request": "x"}, "cannot be a task's name"),
                 ("create_task", {"name": "../x", "request": "x"}, "cannot be a task's name"),
                 ("create_task", {"name": "a\nevery: 1s", "request": "x"}, "cannot be a task's name"),
-                ("create_task", {"name": "x", "request": "x", "every": "{{ body }}"}, "every: '{{ body }}' is no dura"),
+                (
+                    "create_task",
+                    {"name": "x", "request": "x", "every": "{{ body }}"},
+                    "every: '{{ body }}' says no time",
+                ),
                 ("create_task", {"name": "x", "request": "x", "every": "0.1s"}, "every: must be at least 1s"),
                 ("remember", {"fact": "   "}, "there is no text"),
                 ("status", {"verbose": True}, "there is no argument 'verbose'; it takes none"),

@@ -390,6 +390,7 @@ def test_tasks_are_created_and_listed(agent: Agent) -> None:
         "state": "active",
         "last": "",
         "next": "2026-11-22T12:10:00-05:00",
+        "held_back": "",
     }
     assert agent.task("list").data == {"action": "list", "tasks": [row], "run": ""}
     assert agent.task("show", name="LOG.md").data["tasks"] == [row]

@@ -90,6 +90,7 @@ def schemathesis(live: Api, folder: Path, examples: int) -> None:
     named = {"GET /v1/runs/{id}": ("id", run), "POST /v1/runs/{id}/cancel": ("id", run),
              "POST /v1/runs/{id}/retry": ("id", run), "GET /v1/commands/{id}": ("id", "known"),
              "GET /v1/results/{name}": ("name", f"http/{run}.md")}  # fmt: skip
+    named["GET /v1/tasks/{name}"] = ("name", "sub/hourly")
     named |= {f"POST /v1/tasks/{{name}}/{verb}": ("name", "sub/hourly") for verb in ("run", "pause", "resume")}
     config = CONFIG + "".join(OPERATION.format(name=n, part=p, value=v) for n, (p, v) in named.items())
     (folder / "schemathesis.toml").write_text(config)

@@ -1,4 +1,4 @@
-"""Two minutes of a real daemon on tasks of a second, killed every few seconds: no slot is lost, and none is run twice."""
+"""Two minutes of a real daemon on tasks of a second, killed every few seconds: no slot is lost, none is run twice."""
 
 from __future__ import annotations
 

@@ -165,10 +165,14 @@ def split_every(sentence: Sentence) -> tuple[Sentence, str]:
     period = _period(match)
     if not period:
         return sentence, ""
-    cut = _sentence(rest, sentence.question)
-    if cut is None:
-        return sentence, ""
-    return Sentence(cut.text, cut.folded, cut.question, cut.order or sentence.order), period
+    left = cut(sentence, rest)
+    return (left, period) if left else (sentence, "")
+
+
+def cut(sentence: Sentence, rest: str) -> Sentence | None:
+    """What is left of a sentence; None where that is nothing."""
+    left = _sentence(rest, sentence.question)
+    return left and Sentence(left.text, left.folded, left.question, left.order or sentence.order)
 
 
 def _period(match: re.Match[str]) -> str:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from fsagent.engines.base import Request
 from fsagent.engines.grammar import Sentence, sentences, split_every
 from fsagent.engines.memory_rules import FORGET, REMEMBER
+from fsagent.engines.moments import split_moment
 from fsagent.engines.order_rules import READ, TASKS, WRITE, scheduled
 from fsagent.engines.phrases import answer_part
 from fsagent.engines.question_rules import ABOUT, ASK
@@ -54,8 +55,13 @@ INTENTS: tuple[Intent, ...] = (
     ),
     Intent(
         "schedule",
-        "make a task that does this again and again",
-        ("Every 10 minutes, log the timestamp to log.txt", 'Add "tick" to log.txt every heartbeat'),
+        "make a task that does this again and again, or once later",
+        (
+            "Every 10 minutes, log the timestamp to log.txt",
+            'Add "tick" to log.txt every heartbeat',
+            "Every weekday at 18:30, log the time to hours.txt",
+            'On 2027-01-05 at 14:00, add "call Bob" to todo.md',
+        ),
     ),
     Intent("tasks", "list the tasks, or show one", ("List my tasks", "Show task backup")),
     Intent("pause", "stop a task from falling due", ("Pause the backup task",)),
@@ -129,6 +135,11 @@ def understand(text: str, recurring: bool = False) -> Understood | None:
 
 
 def _part(sentence: Sentence, recurring: bool) -> Part | None:
+    rest, moment, again = split_moment(sentence)
+    if moment and (again or not recurring):
+        part = first_match(_RULES, rest) if recurring else scheduled(rest, moment)
+        if part:
+            return part
     rest, every = split_every(sentence)
     if every and recurring:
         return first_match(_RULES, rest)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from fsagent.errors import ConflictError, NotFoundError
-from fsagent.faces.door import Caller, settings_of
+from fsagent.faces.door import Caller
+from fsagent.faces.views import settings_of
 from fsagent.files.atomic import read_file, write_atomic
 from fsagent.files.fields import nearest
 from fsagent.files.quiet import identity_of

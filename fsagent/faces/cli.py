@@ -20,6 +20,7 @@ from fsagent.faces.commands_model import check_name, model, offer
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
 from fsagent.faces.commands_servers import named, servers
+from fsagent.faces.commands_tasks import pause, resume, tasks
 from fsagent.faces.commands_usage import usage
 from fsagent.faces.options import default_workspace, json_option, leave, workspace_option
 
@@ -163,19 +164,7 @@ for each in (cancel, retry, approvals, approve, answer, refuse):
     main.add_command(each)
 
 
-@main.command()
-@workspace_option
-@json_option
-def tasks(root: Path, as_json: bool) -> None:
-    """The heartbeat tasks, with their last and next times."""
-    from fsagent.faces.text import as_json_text, tasks_text
-    from fsagent.faces.views import read_tasks
-    from fsagent.workspace.layout import open_workspace
-
-    views = read_tasks(open_workspace(root))
-    click.echo(as_json_text(views) if as_json else tasks_text(views))
-
-
+main.add_command(tasks)
 main.add_command(usage)
 
 
@@ -210,26 +199,6 @@ def health(root: Path) -> None:
     leave(1 if wrong else 0)
 
 
-@main.command()
-@workspace_option
-def pause(root: Path) -> None:
-    """Stop anything new from starting (makes the file STOP)."""
-    from fsagent.workspace.layout import open_workspace
-
-    open_workspace(root).stop.touch()
-    click.echo("paused: nothing new starts until 'fsagent resume', or until the file STOP is removed")
-
-
-@main.command()
-@workspace_option
-def resume(root: Path) -> None:
-    """Undo 'pause' (removes the file STOP)."""
-    from fsagent.workspace.layout import open_workspace
-
-    open_workspace(root).stop.unlink(missing_ok=True)
-    click.echo("resumed")
-
-
 @servers.command()
 @workspace_option
 @json_option
@@ -257,7 +226,7 @@ def test(context: click.Context, root: Path, as_json: bool, name: str) -> None:
     click.echo(visible(told(found.pins) or f"{name}: all is as you approved it"))
 
 
-for each in (model, servers, api, mcp, token):
+for each in (pause, resume, model, servers, api, mcp, token):
     main.add_command(each)
 
 

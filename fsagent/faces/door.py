@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from fsagent.config import Settings, load_settings
-from fsagent.errors import ConflictError, DocumentError, NotFoundError, SettingsError, ToolError
+from fsagent.errors import ConflictError, DocumentError, NotFoundError, ToolError
+from fsagent.faces.views import settings_of
 from fsagent.files.atomic import write_new
 from fsagent.files.documents import Document, read_document, write_document
 from fsagent.files.yamltext import plain
@@ -210,14 +210,6 @@ def forget_old_keys(layout: Layout, now: float) -> None:
         with suppress(FileNotFoundError):  # somebody else forgets them too
             if entry.is_file(follow_symlinks=False) and now - entry.stat().st_mtime > KEYS_LIVE:
                 os.unlink(entry.path)
-
-
-def settings_of(layout: Layout) -> Settings:
-    """The settings for showing times; a broken file is doctor's business."""
-    try:
-        return load_settings(layout.settings)
-    except SettingsError:
-        return Settings()
 
 
 def run_of_key(layout: Layout, caller: Caller, key: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
-    from fsagent.faces.views import RunView, StatusView, TaskLine
+    from fsagent.faces.explain import Explained
+    from fsagent.faces.tasks import TaskLine, TaskRun
+    from fsagent.faces.views import RunView, StatusView
     from fsagent.model import Run, Usage
 
 _ABOUT = (
@@ -21,6 +24,7 @@ _ABOUT = (
     "run",
     "what",
 )  # the first of these says what a record is about
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -77,6 +81,55 @@ def tasks_text(tasks: Sequence[TaskLine]) -> str:
     rows = [("TASK", "RULE", "STATE", "LAST", "", "NEXT")]
     rows += [(t.task, t.rule, t.state, _time(t.last), t.last_status, _time(t.next)) for t in tasks]
     return "\n".join([_table(rows), *(t.fault for t in tasks if t.fault)])
+
+
+def task_text(task: TaskLine) -> str:
+    """One task, whole."""
+    state = task.state
+    if task.state == "paused":
+        since = f", since {_time(task.since)}" if task.since else ""
+        state += f": {task.why}{since}; go on with: fsagent resume {shlex.quote(task.task)} (or change its file)"
+    elif task.why:
+        state += f" ({task.why})"
+    rows = [("rule", task.rule), ("time zone", task.timezone), ("state", state), ("only when", "\n".join(task.gates)),
+            ("no run", f"at its last slot: {task.held_back}" if task.held_back else ""),
+            ("set", _settings(task.settings)), ("fault", task.fault),
+            ("next", "\n".join(map(_slot, task.slots))), ("last", "\n".join(map(_task_run, task.runs)))]  # fmt: skip
+    return f"{task.task} ({task.file})\n" + _rows(rows, "  ")
+
+
+def explained_text(found: Explained) -> str:
+    """A rule, its next slots and what the clocks' changes do to it."""
+    slots = "\n".join(map(_slot, found.slots)) or "never: it has passed"
+    rows = [("rule", found.rule), ("write", _settings(found.fields)), ("time zone", found.timezone), ("next", slots),
+            ("note", "\n".join(found.notes))]  # fmt: skip
+    return _rows(rows)
+
+
+def _task_run(run: TaskRun) -> str:
+    took = f"{run.seconds:.3g} s" if run.seconds is not None else ""
+    late = f"{run.late:.0f} s late" if run.late is not None and run.late >= 1 else ""
+    what = run.result or run.error.partition("\n")[0]
+    return "  ".join([_time(run.started or run.slot), f"{run.status:<11}", *filter(None, (took, late, what))]).rstrip()
+
+
+def _slot(moment: datetime) -> str:
+    """A slot with its weekday and its distance from UTC, by which the two of a repeated hour differ."""
+    written = moment.isoformat(" ", "seconds")
+    return f"{_DAYS[moment.weekday()]} {written[:19]} {written[19:]}"
+
+
+def _rows(rows: Iterable[tuple[str, str]], indent: str = "") -> str:
+    """What has a text, under each other: a name, and its lines beside it."""
+    below = "\n" + indent + " " * 11
+    return "\n".join(f"{indent}{name + ':':<11}{text.replace(chr(10), below)}" for name, text in rows if text)
+
+
+def _settings(fields: Mapping[str, Any]) -> str:
+    def written(value: Any) -> str:
+        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+    return ", ".join(f"{name}: {written(value)}" for name, value in fields.items())
 
 
 def run_text(view: RunView) -> str:

@@ -57,19 +57,6 @@ class Hit(Struct, frozen=True):
     snippet: str
 
 
-class TaskLine(Struct, frozen=True, kw_only=True):
-    """A task as a list shows it. Times in the workspace's zone; ``fault`` says why a file cannot be used."""
-
-    task: str
-    file: str
-    rule: str
-    state: str
-    last: datetime | None = None
-    last_status: str = ""
-    next: datetime | None = None
-    fault: str = ""
-
-
 def read_status(layout: Layout) -> StatusView:
     """How things are. Costs one look at the inbox when no daemon runs."""
     alive, snapshot = daemon_runs(layout), read_snapshot(layout)
@@ -119,19 +106,19 @@ def search_runs(layout: Layout, query: str, limit: int, before: str = "") -> lis
 
 def read_totals(layout: Layout) -> list[Total]:
     """How many runs there are of each trigger and status."""
-    with _index(layout) as index:
+    with open_index(layout) as index:
         return index.totals() if index else []
 
 
 def read_usage(layout: Layout) -> Usage:
     """What all runs together used."""
-    with _index(layout) as index:
+    with open_index(layout) as index:
         return index.usage() if index else Usage()
 
 
 def run_of_id(layout: Layout, command_id: str) -> str:
     """The newest run of the command with this ``id``, or "" if there is none."""
-    with _index(layout) as index:
+    with open_index(layout) as index:
         found = index.by_id(command_id) if index else []
     return found[0].run if found else ""
 
@@ -160,43 +147,12 @@ def _read_run(layout: Layout, run: str) -> RunView:
         raise FileNotFoundError(folder.path)
     result = folder.result if folder.result.exists() else folder.result_new
     return RunView(
-        run=_local(summary, _settings(layout)),
+        run=_local(summary, settings_of(layout)),
         command=folder.raw().decode("utf-8", "replace"),
         steps=folder.events(),
         result=result.read_text("utf-8", "replace") if result.exists() else "",
         diff="".join(event["result"].get("diff", "") for event in folder.events() if event["event"] == "result"),
     )
-
-
-def read_tasks(layout: Layout) -> list[TaskLine]:
-    """All task files, those that cannot be used among them."""
-    from fsagent.timetext import in_words
-    from fsagent.workspace.tasks import TaskBook, slots_of
-
-    settings, now = _settings(layout), datetime.now(UTC)
-    book = TaskBook(layout)
-    book.scan()
-    lines = [
-        TaskLine(task=name, file=f"tasks/{name}", rule="", state="broken", fault=str(error))
-        for name, error in book.broken().items()
-    ]
-    with _index(layout) as index:
-        for task in book.tasks():
-            state = book.state(task.name)
-            on = task.enabled and not state.paused
-            last = next(iter(index.recent(1, task=task.name) if index else []), None)
-            after = max(now, state.watermark or now)
-            following = slots_of(task, settings).after(after) if on else None
-            lines.append(
-                TaskLine(
-                    task=task.name, file=task.path, rule=in_words(task.table),
-                    state="on" if on else "off" if not task.enabled else "paused",
-                    last=settings.local(last.started) if last and last.started else None,
-                    last_status=last.status if last else "",
-                    next=settings.local(following) if following else None,
-                )
-            )  # fmt: skip
-    return sorted(lines, key=lambda line: line.task)
 
 
 def read_health(layout: Layout) -> list[str]:
@@ -227,7 +183,7 @@ def _find(layout: Layout, wanted: str) -> str:
         if newest:
             return newest[0].run
         raise NotFoundError("there are no runs yet")
-    with _index(layout) as index:
+    with open_index(layout) as index:
         names = index.matching(wanted) if index and wanted else []
     if len(names) == 1 and _is_run(layout, names[0]):
         return names[0]
@@ -248,18 +204,18 @@ def _is_run(layout: Layout, name: str) -> bool:
 
 def _page(layout: Layout, before: str, ask: Callable[[Index], list[Run]]) -> list[Run]:
     try:
-        with _index(layout) as index:
+        with open_index(layout) as index:
             if index is None and before:
                 raise KeyError(before)
             found = ask(index) if index else []
     except KeyError:
         raise NotFoundError(f"there is no run {before!r} to go on after; begin with the first page again") from None
-    settings = _settings(layout)
+    settings = settings_of(layout)
     return [_local(run, settings) for run in found]
 
 
 @contextmanager
-def _index(layout: Layout) -> Iterator[Index | None]:
+def open_index(layout: Layout) -> Iterator[Index | None]:
     """The index for reading, or None before any daemon ran."""
     index = None
     try:
@@ -279,7 +235,7 @@ def _index(layout: Layout) -> Iterator[Index | None]:
             index.close()
 
 
-def _settings(layout: Layout) -> Settings:
+def settings_of(layout: Layout) -> Settings:
     """The settings for showing times; a broken file is doctor's business."""
     from fsagent.config import Settings, load_settings
 

@@ -38,7 +38,10 @@ class Remembered(Struct, frozen=True):
 
 
 class TaskView(Struct, frozen=True):
-    """A task as a person asks for it: its rule in words and its times (local)."""
+    """A task as a person asks for it: its rule and state in words, and its times (local).
+
+    ``held_back`` says why its last slot brought no run; empty where it did.
+    """
 
     name: str
     rule: str
@@ -46,6 +49,7 @@ class TaskView(Struct, frozen=True):
     state: str
     last: datetime | None = None
     next: datetime | None = None
+    held_back: str = ""
 
 
 class Sandbox(Struct, frozen=True, kw_only=True):
@@ -86,7 +90,10 @@ class Home(Protocol):
         ...
 
     def create_task(self, name: str, body: str, every: str, steps: Sequence[ToolCall]) -> TaskView:
-        """Write a new task file, or change the period of the same task made by the agent before."""
+        """Write a new task file, or change the rule of the same task made by the agent before.
+
+        ``every`` is a rule in one line: ``1h``, ``heartbeat``, ``0 9 * * mon-fri``, ``mon,fri 09:00``,
+        ``2027-01-05 14:00``."""
         ...
 
     def pause_task(self, name: str) -> TaskView:

@@ -1,15 +1,18 @@
 """The ``task`` tool: recurring requests, as a person speaks of them. It sees ``context.home`` and no disk.
 
-``data`` of its results: ``{"action", "tasks": [{"name", "rule", "request", "state", "last", "next"}], "run"}``; times
-are ISO texts, "" where there is none, and ``run`` is the id that the action ``run`` brought, else "".
+``data`` of its results: ``{"action", "tasks": [{"name", "rule", "request", "state", "last", "next", "held_back"}],
+"run"}``; times are ISO texts, "" where there is none, and ``run`` is the id that the action ``run`` brought, else "".
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from fsagent.errors import ToolError
@@ -18,11 +21,14 @@ from fsagent.tools.base import Context, Reach, TaskView, Tool
 
 Action = Literal["create", "list", "show", "pause", "resume", "run"]
 
+_NEAR = re.compile(r"(today|tomorrow),? (?:at )?(\d{1,2}:\d{2})", re.IGNORECASE)
+
 
 class TaskArgs(Struct, frozen=True, forbid_unknown_fields=True):
     """``create`` needs ``name``, and ``request`` or ``steps`` (``[{"append": {"path": …, "text": …}}]``).
 
-    ``every`` is a duration or ``heartbeat`` (also meant by ""). All other actions but ``list`` need ``name`` alone.
+    ``every`` is a rule in one line: ``1h``, ``heartbeat`` (also meant by ""), ``0 9 * * mon-fri``, ``mon,fri 09:00``,
+    ``2027-01-05 14:00``, ``tomorrow 14:00``. All other actions but ``list`` need ``name`` alone.
     """
 
     action: Action
@@ -40,8 +46,8 @@ class TaskTool(Tool[TaskArgs]):
 
     name = "task"
     hint = (
-        "Requests that are run again and again. create: name, every (1h, heartbeat), and request (plain words) or "
-        "steps; to change a task of yours, create it again."
+        "Requests that are run again and again. create: name, every (1h, heartbeat, mon,fri 09:00, tomorrow 14:00, "
+        "cron), and request (plain words) or steps; to change a task of yours, create it again."
     )
     args = TaskArgs
     main = "action"
@@ -70,6 +76,14 @@ class TaskTool(Tool[TaskArgs]):
             run = home.run_task(task.name)
             return _result(args.action, [task], f"Handed in: {task.name} (run {run})", run)
         return _result(args.action, [task], _line(task))
+
+    def prepare(self, args: TaskArgs, context: Context) -> TaskArgs:
+        """``tomorrow 14:00`` as the day that it is, so that it stays this one."""
+        found = _NEAR.fullmatch(args.every.strip())
+        if not found:
+            return args
+        day = context.now() + timedelta(days=found[1].casefold() == "tomorrow")
+        return msgspec.structs.replace(args, every=f"{day:%Y-%m-%d} {found[2]}")
 
     def reach(self, args: TaskArgs, context: Context) -> Reach:
         """A task is obeyed later; to look at it changes nothing."""
@@ -123,13 +137,15 @@ def _row(task: TaskView) -> dict[str, Any]:
         "state": task.state,
         "last": task.last.isoformat(timespec="seconds") if task.last else "",
         "next": task.next.isoformat(timespec="seconds") if task.next else "",
+        "held_back": task.held_back,
     }
 
 
 def _line(task: TaskView) -> str:
     request = " ".join(task.request.split())[:120]
     moment = f", next {task.next:%Y-%m-%d %H:%M:%S}" if task.next else ""
-    return f"- {task.name}: {task.rule}, {task.state}{moment}" + (f": {request}" if request else "")
+    held = f", its last slot brought no run: {task.held_back}" if task.held_back else ""
+    return f"- {task.name}: {task.rule}, {task.state}{moment}{held}" + (f": {request}" if request else "")
 
 
 def _result(action: str, tasks: Sequence[TaskView], text: str, run: str = "") -> ToolResult:

@@ -175,6 +175,22 @@ class Index:
         how = f"INDEXED BY {index} WHERE {' AND '.join(where)} ORDER BY at DESC, run DESC LIMIT ?"
         return self._select(how, (*values, limit))
 
+    def newest_of(self, tasks: Sequence[str], each: int) -> dict[str, list[Run]]:
+        """The newest runs of each of these tasks, at most ``each`` of one, newest first; a task without runs is left
+        out. Costs what it gives, however many runs there are."""
+        found = (
+            "SELECT wanted.key, runs.record FROM json_each(?) AS wanted JOIN runs ON runs.run IN (SELECT run FROM runs "
+            "INDEXED BY runs_task WHERE task != '' AND task = wanted.value ORDER BY at DESC, run DESC LIMIT ?) "
+            "ORDER BY wanted.key, runs.at DESC, runs.run DESC"
+        )
+        names = msgspec.json.encode([_plain(task) for task in tasks]).decode()
+        with self._lock:
+            rows = self._db.execute(found, (names, each)).fetchall()
+        newest: dict[str, list[Run]] = {}
+        for number, record in rows:
+            newest.setdefault(tasks[number], []).append(msgspec.json.decode(record, type=Run))
+        return newest
+
     def search(self, query: str, limit: int, before: str = "") -> list[Run]:
         """Settled runs in which all words of ``query`` occur, newest first as in ``recent``; ``before`` as there.
 

@@ -28,7 +28,7 @@ class Line(Struct, frozen=True):
 
 class Snapshot(Struct, frozen=True, kw_only=True):
     """The daemon at one moment. Times are aware; ``waiting`` counts commands that wait for their turn, ``approvals``
-    are the questions that wait for a person.
+    are the questions that wait for a person, ``paused_tasks`` the tasks that bring no run though they are on.
 
     ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
     ``sandbox`` says what locks programs in; empty where none may run.
@@ -46,6 +46,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     lying: tuple[Line, ...] = ()
     retries: tuple[Line, ...] = ()
     upcoming: tuple[Line, ...] = ()
+    paused_tasks: tuple[Line, ...] = ()
     last: tuple[Line, ...] = ()
     approvals: tuple[Line, ...] = ()
     trouble: tuple[str, ...] = ()
@@ -109,6 +110,7 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         ("Waiting to be tried again", snapshot.retries, ""),
         ("Lying in inbox/", snapshot.lying, ""),
         ("Next", snapshot.upcoming if alive else (), ""),
+        ("Paused or held back", snapshot.paused_tasks, ""),
         ("Last runs", snapshot.last, ""),
     ):
         rows = [f"- `{_one_line(line.name)}` {_one_line(line.words)}" for line in lines]

@@ -79,7 +79,7 @@ class TaskBook:
     def paused(self) -> set[str]:
         """The tasks that are paused, those whose file is gone or broken among them."""
         with self._lock:
-            return self._log.paused()
+            return set(self._log.paused())
 
     def has_run(self, run: str) -> bool:
         """True if a run of this name was handed in."""
@@ -200,7 +200,9 @@ class TaskBook:
 def _with_rule(raw: bytes, rule: Mapping[str, Any]) -> bytes:
     """A file of our own with another rule."""
     document = read_document(raw, "")
-    others = {name: value for name, value in plain(document.fields).items() if name not in RuleFields.__struct_encode_fields__}
+    others = {
+        name: value for name, value in plain(document.fields).items() if name not in RuleFields.__struct_encode_fields__
+    }
     return write_document({**rule, **others}, document.body)
 
 

@@ -37,9 +37,10 @@ class TaskState(Struct, frozen=True, omit_defaults=True):
     """What the daemon keeps of a task.
 
     ``watermark`` is the last slot that is settled, ``next`` the one after it by the rule whose print is ``rule``, and
-    ``armed`` the print of all that this was found from. ``paused`` says why nothing is handed in, ``paused_print`` is the print of the file whose failures led to that;
-    failures count from ``since`` on. ``seen`` is what its gates saw when they last held, ``held_back`` why the last
-    slot brought no run. ``made`` is the print of the agent's own text of the file.
+    ``armed`` the print of all that this was found from. ``paused`` says why nothing is handed in, ``paused_print`` is
+    the print of the file whose failures led to that; failures count from ``since`` on. ``seen`` is what its gates saw
+    when they last held, ``held_back`` why the last slot brought no run. ``made`` is the print of the agent's own text
+    of the file.
     """
 
     watermark: _Moment | None = None
@@ -98,9 +99,9 @@ class StateLog:
         if durable:
             os.fdatasync(fd)
 
-    def paused(self) -> set[str]:
+    def paused(self) -> Collection[str]:
         """The tasks that are paused."""
-        return {name for name, state in self._all().items() if state.paused}
+        return [name for name, state in self._all().items() if state.paused]
 
     def tidy(self, tasks: Collection[str]) -> None:
         """Write the log anew if it has grown well beyond its tasks; ``tasks`` are those that have a file (where

@@ -29,9 +29,7 @@ def make_app(desk: Desk, settings: ApiSettings, log: Log, mcp: ASGIApp | None = 
     by_path: dict[str, list[Row]] = {}
     for row in TABLE:
         by_path.setdefault(row.path, []).append(row)
-    routes: list[BaseRoute] = [
-        Route(path, _Endpoint(desk, rows), methods=[row.method for row in rows]) for path, rows in by_path.items()
-    ]
+    routes: list[BaseRoute] = [Route(path, _Endpoint(desk, rows)) for path, rows in by_path.items()]
     if mcp is not None:
         routes.append(Route("/mcp", mcp, methods=["GET", "POST", "DELETE"]))
         routes.append(Mount("/mcp/", mcp))
@@ -48,7 +46,9 @@ class _Endpoint:
         self._desk, self._rows = desk, {row.method: row for row in rows}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        row = self._rows["GET" if scope["method"] == "HEAD" else scope["method"]]
+        row = self._rows.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if row is None:  # told here, for a longer path may also be the name of something at a shorter one
+            raise HTTPException(405, headers={"Allow": ", ".join(self._rows)})
         request = Request(scope, _limited(receive, row.max_body))
         check_scope(request.state.token, row.scope)
         if int(request.headers.get("content-length") or 0) > row.max_body:

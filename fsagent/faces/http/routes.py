@@ -19,9 +19,11 @@ from fsagent.faces.http.forms import FORM, MAX_UPLOAD, CommandIn, FormIn, incomi
 from fsagent.faces.http.metrics import PROMETHEUS, metrics_text
 from fsagent.faces.http.problems import ProblemError
 from fsagent.faces.http.table import JSON, MARKDOWN, Call, Row
+from fsagent.faces.http.tasks import Tasks, get_task, get_tasks, pause_task, resume_task, run_task
 from fsagent.faces.http.usage import UsageQuery, get_usage
+from fsagent.faces.tasks import TaskLine
 from fsagent.faces.usage import UsageView
-from fsagent.faces.views import Hit, RunView, StatusView, TaskLine
+from fsagent.faces.views import Hit, RunView, StatusView
 from fsagent.files.paths import SafeRoot
 from fsagent.model import MAX_DOCUMENT, Run, Trigger
 from fsagent.workspace.asking import MAX_ANSWER
@@ -75,12 +77,6 @@ class Hits(Struct, frozen=True):
 
     hits: list[Hit]
     next: str = ""
-
-
-class Tasks(Struct, frozen=True):
-    """All tasks, those that cannot be used among them."""
-
-    tasks: list[TaskLine]
 
 
 class Approvals(Struct, frozen=True):
@@ -205,37 +201,6 @@ async def search(call: Call) -> Response:
     hits = await call.off(views.search_runs, call.layout, q.q, q.limit + 1, before=q.before)
     more = hits[q.limit - 1].run.run if len(hits) > q.limit else ""
     return await call.give(Hits(hits[: q.limit], more), headers=_next_link(call, more))
-
-
-# tasks
-
-
-async def get_tasks(call: Call) -> Response:
-    """All heartbeat tasks, with their last and next times."""
-    return await call.give(Tasks(await call.off(views.read_tasks, call.layout)))
-
-
-async def run_task(call: Call) -> Response:
-    """Run a task now, beside its slots."""
-    handed = await call.off(door.run_task, call.layout, call.part("name"), call.caller)
-    return await commands.handed_in(call, handed, call.query.wait)
-
-
-async def pause_task(call: Call) -> Response:
-    """Keep a task from falling due, until it is resumed. Done by a command, so policy and history hold."""
-    return await _task_command(call, "pause")
-
-
-async def resume_task(call: Call) -> Response:
-    """Let a paused task fall due again."""
-    return await _task_command(call, "resume")
-
-
-async def _task_command(call: Call, action: str) -> Response:
-    name = await call.off(door.find_task, call.layout, call.part("name"))
-    args = {"action": action, "name": "{{ body }}"}
-    handed = await call.off(door.act, call.layout, call.caller, "task", args, name.name)
-    return await commands.handed_in(call, handed, call.query.wait)
 
 
 # approvals
@@ -377,6 +342,8 @@ TABLE: tuple[Row, ...] = (
         query=WaitQuery, problems=(404, 409), gives=_PLACE),
     Row(method="POST", path="/v1/tasks/{name:path}/resume", scope="command", handler=resume_task, replies=_HANDED,
         query=WaitQuery, problems=(404, 409), gives=_PLACE),
+    Row(method="GET", path="/v1/tasks/{name:path}", scope="read", handler=get_task, replies={200: TaskLine},
+        problems=(404,)),
     Row(method="GET", path="/v1/approvals", scope="read", handler=get_approvals, replies={200: Approvals}),
     Row(method="POST", path="/v1/approvals/{id}", scope="approve", handler=decide_approval, replies={200: Decided},
         takes={JSON: DecisionIn}, problems=(404, 409)),

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
 
 from fsagent.errors import NotFoundError, PersonError, UnsafePathError
-from fsagent.faces.views import read_results
+from fsagent.faces.views import read_results, settings_of
 from fsagent.files.documents import decode
 from fsagent.files.paths import SafeRoot
 from fsagent.model import Run
 from fsagent.timetext import in_words
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.outlook import outlook
 from fsagent.workspace.status import daemon_runs, read_snapshot, render
 from fsagent.workspace.tasks import TaskBook
 
@@ -134,7 +136,13 @@ class Resources:
     def _tasks(self) -> list[tuple[str, str]]:
         """Every task file's name without its ending, with a few words on it; those that cannot be used too."""
         self._book.scan()
-        found = [(task.name, f"{in_words(task.table)}: {_first_line(task.body)}") for task in self._book.tasks()]
+        settings, now = settings_of(self._layout), datetime.now(UTC)
+        found = []
+        for task in self._book.tasks():
+            rule = in_words(task.table, settings.heartbeat_interval)
+            stands = outlook(task, self._book.state(task.name), settings, now)
+            state = "" if stands.state == "on" else f", {stands.words}"
+            found.append((task.name, f"{rule}{state}: {_first_line(task.body)}"))
         return sorted(found + [(name, str(error)) for name, error in self._book.broken().items()])
 
     def _results(self, before: str) -> Page:

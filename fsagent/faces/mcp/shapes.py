@@ -7,8 +7,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from fsagent.faces.approvals import ApprovalView, Decided, approvals_text
-from fsagent.faces.text import tasks_text
-from fsagent.faces.views import Hit, TaskLine
+from fsagent.faces.tasks import TaskLine
+from fsagent.faces.text import task_text, tasks_text
+from fsagent.faces.views import Hit
 from fsagent.model import Run
 from fsagent.workspace.status import Line
 
@@ -39,12 +40,14 @@ class Hits(Struct, frozen=True):
 
 
 class TaskList(Struct, frozen=True):
-    """Recurring tasks by name."""
+    """Recurring tasks by name; where there is only one, ``str`` shows it whole."""
 
     tasks: list[TaskLine]
     next: Annotated[str, Meta(description="There is more: call again with this as 'after'. Empty: that was all.")] = ""
 
     def __str__(self) -> str:
+        if len(self.tasks) == 1:
+            return task_text(self.tasks[0])
         return "\n".join([tasks_text(self.tasks), *_more(self.next, "after")])
 
 
@@ -84,6 +87,9 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     waiting: Annotated[int, Meta(description="How many commands wait for their turn.")] = 0
     running: Annotated[tuple[Line, ...], Meta(description="What runs now.")] = ()
     upcoming: Annotated[tuple[Line, ...], Meta(description="Tasks that come next.")] = ()
+    paused_tasks: Annotated[
+        tuple[Line, ...], Meta(description="Tasks that are paused, or that bring no run though they are on; and why.")
+    ] = ()
     last: Annotated[tuple[Line, ...], Meta(description="What ran last.")] = ()
     trouble: Annotated[tuple[str, ...], Meta(description="What a person should look at.")] = ()
 
@@ -91,7 +97,9 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
         how = "paused by a person" if self.paused else "alive"
         head = f"{self.agent}: {how if self.alive else 'no daemon runs; commands wait until one is started'}"
         parts = [f"{head}. {self.waiting} waiting, {len(self.running)} running."]
-        for title, lines in (("Running", self.running), ("Next", self.upcoming), ("Last", self.last)):
+        for title, lines in (
+            ("Running", self.running), ("Next", self.upcoming), ("Paused", self.paused_tasks), ("Last", self.last),
+        ):  # fmt: skip
             parts += [f"{title}: {line.name} {line.words}" for line in lines]
         return "\n".join([*parts, *(f"Needs a person: {each}" for each in self.trouble)])
 

@@ -10,16 +10,15 @@ from msgspec import Meta, Struct, structs
 from msgspec.structs import replace
 
 from fsagent.errors import PersonError
-from fsagent.faces import approvals, door, views
+from fsagent.faces import approvals, door, tasks, views
 from fsagent.faces.mcp.shapes import AgentStatus, ApprovalList, Decision, Hits, Runs, SoulText, TaskList, shortened
 from fsagent.faces.mcp.table import Call, Row
 from fsagent.faces.mcp.waiting import Deed, RunState, wait_for_end, wait_until_settled
 from fsagent.faces.usage import DAYS, MAX_DAYS, UsageView, read_usage_view
 from fsagent.files.documents import decode
-from fsagent.files.fields import format_duration
 from fsagent.files.names import is_command_name
 from fsagent.model import Run
-from fsagent.timetext import Period
+from fsagent.timetext import rule_from_text
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import limited
@@ -94,6 +93,9 @@ class ListRuns(Struct, frozen=True, forbid_unknown_fields=True):
 class ListTasks(Struct, frozen=True, forbid_unknown_fields=True):
     """The arguments of ``list_tasks``."""
 
+    task: Annotated[
+        str, Meta(max_length=300, description="Only this one, with its last five runs and its next five times.")
+    ] = ""
     limit: Limit = 100
     after: Annotated[str, Meta(max_length=300, description="For the next page: 'next' of the page before.")] = ""
 
@@ -121,7 +123,12 @@ class CreateTask(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(min_length=1, max_length=MAX_TEXT, description="What is to be done each time, in plain words.")
     ]
     every: Annotated[
-        str, Meta(max_length=40, description="How often: 30s, 5m, 1h30m, 1d, or heartbeat for the agent's own pace.")
+        str,
+        Meta(
+            max_length=200,
+            description="When: 5m, 1h30m, 1d; 'mon,fri 09:00'; a cron line such as '0 9 * * mon-fri'; "
+            "'2027-01-05 14:00' for once; or heartbeat for the agent's own pace.",
+        ),
     ] = "heartbeat"
 
 
@@ -246,8 +253,11 @@ async def usage(call: Call, args: UsageOf) -> UsageView:
 
 
 async def list_tasks(call: Call, args: ListTasks) -> TaskList:
-    """The agent's recurring tasks with their rules, their last and their next times, by name, page by page."""
-    found = [line for line in await asyncio.to_thread(views.read_tasks, call.layout) if line.task > args.after]
+    """The agent's recurring tasks by name, page by page: their rules, how they stand and why, their last and their
+    next times."""
+    if args.task:
+        return TaskList(await asyncio.to_thread(tasks.read_tasks, call.layout, [args.task], tasks.SHOWN))
+    found = [line for line in await asyncio.to_thread(tasks.read_tasks, call.layout) if line.task > args.after]
     shown = found[: args.limit]
     return TaskList(shown, shown[-1].task if len(found) > len(shown) else "")
 
@@ -266,10 +276,10 @@ async def create_task(call: Call, args: CreateTask) -> Deed:
             "for instance morning-report"
         )
     try:
-        period = Period.parse(args.every or "heartbeat")
+        rule_from_text(args.every or "heartbeat")
     except ValueError as error:
-        raise PersonError(f"create_task: every: {error}") from None
-    every = format_duration(period) if period else "heartbeat"
+        raise PersonError(f"create_task: every: {str(error).removeprefix('every: ')}") from None
+    every = args.every.strip() or "heartbeat"
     fields = {"action": "create", "name": args.name.strip(), "every": every, "request": "{{ body }}"}
     return await _deed(call, "task", fields, args.request)
 
@@ -280,7 +290,7 @@ async def pause_task(call: Call, args: OneTask) -> Deed:
 
 
 async def resume_task(call: Call, args: OneTask) -> Deed:
-    """Undo pause_task."""
+    """Let a task fall due again, whoever or whatever paused it."""
     return await _task_deed(call, "resume", args.task)
 
 
@@ -352,7 +362,7 @@ def _status(layout: Layout) -> AgentStatus:
         return replace(known, last=limited(snapshot.last, SHOWN, "and {} more"))
     return replace(
         known, running=limited(snapshot.running, SHOWN, "and {} more"), upcoming=snapshot.upcoming,
-        last=snapshot.last,
+        paused_tasks=snapshot.paused_tasks, last=snapshot.last,
         trouble=(*(f"{line.name} {line.words}" for line in snapshot.approvals), *snapshot.trouble),
     )  # fmt: skip
 
