@@ -123,6 +123,8 @@ class Clock:
         if task is None or not task.enabled or state.paused:
             self._disarm(name, now, gone=task is None)
             return
+        if task.jitter:  # when it is handed in, the slot alone does not tell
+            armed = ""
         slots = slots_of(task, self._settings())
         rule = _rule(task.table, self._settings())
         if job is not None and state.rule == rule:

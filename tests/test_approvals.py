@@ -99,7 +99,7 @@ def test_a_call_waits_for_its_tick_and_happens_once(agent: Agent) -> None:
     ]  # fmt: skip
     assert archived(agent) == [f"{datetime.now(UTC):%Y-%m}/approvals/{path.name}"]
     assert files(agent) == []
-    assert not examine(agent.layout).faults
+    wait_for(lambda: not examine(agent.layout).faults, "the index is up to date")
     assert f"append `log.txt` (approvals/{path.name})" not in agent.output()
     assert f"(approvals/{path.name})" in agent.output()
 
@@ -236,7 +236,7 @@ def test_always_is_asked_no_more_for_exactly_this(agent: Agent) -> None:
     assert done.returncode == 5, "another trigger asks"
     shown = agent.cli("approvals", "--always").stdout
     assert shown.startswith("  1  append log.txt  asked for by inbox  since ")
-    assert not examine(agent.layout).faults
+    wait_for(lambda: not examine(agent.layout).faults, "the index is up to date")
     assert "asked again from now on: append log.txt" in agent.cli("approvals", "--forget", "1").stdout
     assert agent.cli("approvals", "--forget", "1").returncode == 1
     assert agent.cli("approvals", "--always").stdout == "nothing was allowed for good\n"
@@ -312,7 +312,7 @@ def test_a_waiting_run_can_be_cancelled(agent: Agent) -> None:
     assert agent.result("a.md")["status"] == "interrupted"
     assert [Path(name).name for name in archived(agent)] == [path.name]
     assert log(agent) == ""
-    assert not examine(agent.layout).faults
+    wait_for(lambda: not examine(agent.layout).faults, "the index is up to date")
 
 
 def test_several_questions_of_one_run_come_one_after_the_other(agent: Agent) -> None:

@@ -72,7 +72,7 @@ def test_the_words_of_a_person_are_the_result_of_the_call(agent: Agent) -> None:
     ], "the question itself is no call"  # fmt: skip
     assert not next(event for event in events(agent) if event["event"] == "result")["result"]["untrusted"]
     assert files(agent) == []
-    assert not examine(agent.layout).faults
+    wait_for(lambda: not examine(agent.layout).faults, "the index is up to date")
 
 
 def test_a_choice_is_ticked_and_words_go_along(agent: Agent) -> None:
@@ -168,7 +168,7 @@ def test_cut_off_at_any_record_the_answer_counts_once(tmp_path: Path, last: str)
     assert log(agent) == "May\n"
     assert files(agent) == []
     assert [event["event"] for event in events(agent)].count("answered") == 1
-    assert not examine(agent.layout).faults
+    wait_for(lambda: not examine(agent.layout).faults, "the index is up to date")
 
 
 def test_an_answer_to_one_run_counts_for_no_other(agent: Agent) -> None:
@@ -231,7 +231,7 @@ def test_an_engine_in_a_worker_process_asks_and_tells(tmp_path: Path, monkeypatc
         assert log(agent) == "one\nPorto\n"
         (notice,) = (agent.layout.outbox / "notices").glob("*.md")
         assert "I have a question." in notice.read_text()
-        assert not examine(agent.layout).faults
+        wait_for(lambda: not examine(agent.layout).faults, "the index is up to date")
     finally:
         agent.close()
 

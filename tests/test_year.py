@@ -1,5 +1,5 @@
 """Simulated months: tasks of every kind, restarts, kills and jumps of the clock at random. The journal accounts
-for every slot there was, as an oracle has it that works the policies out by itself from the moments at which anybody looked.
+for every slot there was, as an oracle has it that works the policies out from the moments at which anybody looked.
 """
 
 from __future__ import annotations
