@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -115,7 +116,7 @@ class Clock:
     def _arm(self, name: str, now: datetime) -> None:
         """Give a task the job that it should have now, or take it away."""
         state, job = self._book.state(name), self._jobs.get(name)
-        armed = _print(self._book.print_of(name), self._context)
+        armed = f"{self._book.print_of(name)} {self._context}"
         if job is None and not self._begun and state.armed == armed and state.next and not state.paused:
             self._give_job(name, state.next.timestamp(), None)  # as it was when the last daemon ended
             return
@@ -143,7 +144,8 @@ class Clock:
             self._scheduler.cancel_job(before)
         if due is not None:
             job = self._jobs[name] = SlotJob(self._scheduler, name, due, slots)
-            job.do(self._fire, job)
+            job.job_func = partial(self._fire, job)  # as ``do`` does, which takes ten times as long
+            self._scheduler.jobs.append(job)
 
     def _disarm(self, name: str, now: datetime, *, gone: bool) -> None:
         job = self._jobs.pop(name, None)
