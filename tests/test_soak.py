@@ -46,6 +46,7 @@ def accounted(agent: Agent, task: str) -> tuple[Counter[datetime], Counter[datet
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)
 def test_two_minutes_of_kills_lose_no_slot_and_run_none_twice(tmp_path: Path) -> None:
     agent = Agent(tmp_path / "ws", "settle: 0s\nshutdown_wait: 5s\n")
     (agent.layout.tasks / "heartbeat.md").unlink(missing_ok=True)
