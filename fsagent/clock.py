@@ -260,16 +260,17 @@ class Clock:
             return
         why, state = verdict.why, self._book.state(task.name)
         try:
-            if current is None or current.print != task.print:
-                why = "the task was changed while its gates were looked at"
+            if current is None or current.print != task.print or state.paused:
+                why = f"the task was {'paused' if state.paused else 'changed'} while its gates were looked at"
                 self._journal.append("skipped", task=task.name, slot=slot, why=why)
             elif verdict.holds:
                 self._hand_in(task, asked.slots, verdict.given)
             else:
                 self._journal.append("gated", task=task.name, slot=slot, why=why, fault=verdict.fault)
             slots = slots_of(current or task, self._settings())
+            upto = max(asked.upto, state.watermark or asked.upto)  # another rule may have begun meanwhile
             self._book.set_state(
-                task.name, durable=False, watermark=asked.upto, next=slots.after(asked.upto), held_back=why,
+                task.name, durable=False, watermark=upto, next=slots.after(upto), held_back=why,
                 seen=verdict.seen if verdict.holds else state.seen,
             )  # fmt: skip
             self._told(task, why if verdict.fault else "")

@@ -117,9 +117,7 @@ def _tasks(layout: Layout, runner: Runner) -> tuple[int, list[Fault]]:
     faults = [fault for error in folder.broken().values() for fault in error.faults]
     for task in filter(None, map(folder.get, sorted(folder.names()))):
         faults += [Fault(task.path, why, line, 0, "steps") for line, why in runner.faults(task.steps)]
-    faults += [
-        Fault(f"tasks/{name}", "is a sync conflict copy; it is never run") for name in conflict_copies(layout.tasks)
-    ]
+    faults += [Fault(f"tasks/{name}", "is a sync conflict copy; it is never run") for name in folder.conflicts()]
     log = layout.task_states / "states.jsonl"
     try:
         for number, state in enumerate(read_states(log), 1):

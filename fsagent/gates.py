@@ -41,7 +41,7 @@ _MANY_HANG = "too many checks hang in folders that do not answer; is a disk or a
 _OURS = "the check broke off by a fault of fsagent or of an extension; the daemon's output says more"
 
 
-class _Late(Exception):  # noqa: N818
+class _Late(Exception):  # noqa: N818  # the end of a check, no error
     """The check's time is up, or the daemon ends."""
 
 

@@ -98,7 +98,7 @@ class WorkspaceHome:
         return self._soul.forget(facts)
 
     def tasks(self) -> Sequence[TaskView]:
-        self._book.scan()
+        self._book.refresh()
         tasks = self._book.tasks()
         newest = self._index.newest_of([task.name for task in tasks], 1)
         settings, now = self._settings(), self._now()

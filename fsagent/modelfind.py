@@ -60,7 +60,7 @@ def ollama_root(environ: Mapping[str, str]) -> str:
         name, port = parts.hostname or "127.0.0.1", parts.port
     except ValueError:
         return OLLAMA_HOME
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(name, name)  # noqa: S104
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(name, name)  # noqa: S104  # asked, not bound
     port = port or ({"http": 80, "https": 443}.get(scheme, OLLAMA_PORT) if found else OLLAMA_PORT)
     return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"
 

@@ -107,7 +107,7 @@ class Reporter:
             found.append(why)
         for place, error in unwatched.items():
             found.append(f"{place}/ is not watched ({error}); it is looked at every {settings.scan_interval:g}s")
-        for name in conflict_copies(self._layout.tasks):
+        for name in self._book.conflicts():
             found.append(f"tasks/{name} is a sync conflict copy; it is never run")
         for name in conflict_copies(self._layout.root):
             found.append(f"{name} is a sync conflict copy; it is never read")

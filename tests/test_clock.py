@@ -725,3 +725,31 @@ def test_a_task_that_is_changed_while_its_gates_are_looked_at_is_not_run_as_it_w
     assert [each["why"] for each in desk.events("skipped")] == ["the task was changed while its gates were looked at"]
     desk.step(MINUTE)
     assert desk.slots() == ["12:02:00"]
+
+
+def test_a_task_that_is_paused_while_its_gates_are_looked_at_is_not_run(desk: Desk) -> None:
+    desk.task("log", head("when: {exists: a.csv}"))
+    desk.look()
+    desk.step(MINUTE)
+    desk.book.set_state("log", paused="by request")
+    desk.look()
+    desk.gates.says["log"] = Verdict(holds=True)
+    desk.tick()
+    assert desk.slots() == []
+    assert [each["why"] for each in desk.events("skipped")] == ["the task was paused while its gates were looked at"]
+
+
+def test_a_rule_that_changes_while_gates_are_looked_at_runs_nothing_of_the_past(desk: Desk) -> None:
+    path = desk.task("log", head("when: {exists: a.csv}"))
+    desk.look()
+    desk.step(MINUTE)
+    desk.now += 30 * MINUTE
+    path.write_text(head("every: 10m"))
+    desk.look()
+    desk.gates.says["log"] = Verdict(holds=True)
+    desk.tick()
+    desk.start()
+    desk.tick()
+    assert desk.slots() == [], "also after a restart"
+    desk.step(MINUTE, 10)
+    assert desk.slots() == ["12:40:00"]

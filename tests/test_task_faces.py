@@ -232,3 +232,29 @@ def test_the_settings_of_a_workspace_count(tmp_path: Path) -> None:
     assert (found["timezone"], second - first) == ("Asia/Tokyo", timedelta(hours=2))
     with pytest.raises(PersonError):
         explain("", Settings(), NOW)
+
+
+# what the agent makes
+
+
+def test_every_task_that_the_agent_made_is_run_by_the_daemon_that_made_it(agent: Agent) -> None:
+    agent.start()
+    numbers = range(12)
+    for number in numbers:
+        agent.drop(f"{number}.md", f"Every second, add milk to made-{number}.txt")
+        agent.drop(f"list-{number}.md", "List my tasks")
+    for number in numbers:
+        assert agent.result(f"{number}.md")["status"] == agent.result(f"list-{number}.md")["status"] == "done"
+    files = [agent.root / f"made-{number}.txt" for number in numbers]
+    wait_for(lambda: all(file.exists() and file.read_text().count("\n") > 1 for file in files), "all run, and again")
+
+
+def test_whoever_looks_at_the_tasks_takes_no_change_from_the_clock(layout: Layout) -> None:
+    book = TaskBook(layout, keeps=True)
+    book.scan()
+    write(layout, "new", "every: 1h")
+    book.refresh()
+    book.create("mine", "List my tasks", {"every": "1h"}, [])
+    book.set_state("new", paused="by request")
+    assert book.scan() == {"new", "mine"}
+    assert book.scan() == set()

@@ -154,7 +154,7 @@ def find_task(layout: Layout, name: str) -> Task:
     from fsagent.workspace.tasks import TaskBook
 
     book = TaskBook(layout)
-    book.scan()
+    book.refresh()
     wanted = name.removeprefix("tasks/").removesuffix(".md")
     if wanted in book.broken():
         raise book.broken()[wanted]

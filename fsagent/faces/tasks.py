@@ -71,7 +71,7 @@ def read_tasks(layout: Layout, names: Sequence[str] = (), most: int = 1, few: in
     from fsagent.workspace.tasks import TaskBook
 
     book = TaskBook(layout)
-    book.scan()
+    book.refresh()
     settings, now = settings_of(layout), datetime.now(UTC)
     tasks = {task.name: task for task in book.tasks()}
     broken = book.broken()

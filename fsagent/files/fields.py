@@ -119,7 +119,7 @@ def _hook(kind: type, value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError("must be a single value, not a list or a map")
     if not issubclass(kind, Amount | Duration | Moment):
-        raise NotImplementedError
+        raise NotImplementedError  # so msgspec hears that the type has no meaning here
     return kind.parse(value)
 
 

@@ -159,10 +159,11 @@ def _encode(value: Any) -> Any:
     for kind in (float, int, str):  # a number or text with a meaning of its own
         if isinstance(value, kind):
             return kind(value)
+    # What msgspec asks its hooks to raise for a type that they do not know.
     raise NotImplementedError(f"{type(value).__name__} does not travel")
 
 
 def _decode(kind: type, value: Any) -> Any:
     if issubclass(kind, Path):
         return Path(value)
-    raise NotImplementedError(f"{kind.__name__} does not travel")
+    raise NotImplementedError(f"{kind.__name__} does not travel")  # as in ``_encode``

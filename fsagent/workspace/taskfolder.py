@@ -27,7 +27,7 @@ from msgspec import Raw, Struct
 import fsagent
 from fsagent.errors import DocumentError
 from fsagent.files.atomic import read_file, write_atomic
-from fsagent.files.names import is_command_name, skip_directory
+from fsagent.files.names import conflict_of, is_command_name, skip_directory
 from fsagent.model import MAX_DOCUMENT, Fault, Task
 from fsagent.workspace.layout import readable
 from fsagent.workspace.taskfile import print_of, read_task
@@ -82,6 +82,7 @@ class TaskFolder:
         self._broken: dict[str, DocumentError] = {}
         self._looked = False
         self._unsaved = 0
+        self._conflicts: list[str] = []
         self.seconds = 0.0
 
     def scan(self) -> set[str]:
@@ -90,6 +91,7 @@ class TaskFolder:
         began = time.monotonic()
         if not self._looked:
             self._files = {file.path: file for file in self._load()}
+        self._conflicts = []
         found, touched = self._look()
         gone = self._files.keys() - found.keys()
         for path in gone:
@@ -132,6 +134,10 @@ class TaskFolder:
         """The print of a task that can be used, or nothing; does not decode it."""
         return self._usable[name].print if name in self._usable else ""
 
+    def conflicts(self) -> list[str]:
+        """The sync clients' conflict copies, seen from the folder; none of them is ever read."""
+        return sorted(self._conflicts)
+
     def broken(self) -> dict[str, DocumentError]:
         """The task files that cannot be used, by name."""
         return self._broken
@@ -170,6 +176,8 @@ class TaskFolder:
                     folders.append(path)
                 continue
             if file is None and not is_command_name(entry.name):
+                if conflict_of(entry.name):
+                    self._conflicts.append(readable(path))
                 continue
             try:
                 status = entry.stat(follow_symlinks=False)

@@ -50,20 +50,25 @@ class TaskBook:
         self._lock = threading.RLock()
         self._folder = TaskFolder(layout.tasks, layout.task_states / "cache", keeps=keeps)
         self._log = StateLog(layout.task_states, keeps=keeps)
-        self._touched: set[str] = set()
+        self._changed: set[str] = set()
 
     @property
     def scan_seconds(self) -> float:
         """How long the last scan took."""
         return self._folder.seconds
 
-    def scan(self) -> set[str]:
-        """Look at every task file; gives the names of the tasks that came, changed or went, or were paused or resumed
-        since the last look. A broken file stands for itself only."""
+    def refresh(self) -> None:
+        """Look at every task file. A broken file stands for itself only."""
         with self._lock:
-            changed = self._folder.scan() | self._touched
-            self._touched.clear()
+            self._changed |= self._folder.scan()
             self._log.tidy(self._folder.names())
+
+    def scan(self) -> set[str]:
+        """Look at every task file; gives the names of the tasks that came, changed or went, or were paused or resumed,
+        since this was asked last: whoever looked meanwhile takes nothing away."""
+        with self._lock:
+            self.refresh()
+            changed, self._changed = self._changed, set()
             return changed
 
     def names(self) -> Collection[str]:
@@ -84,6 +89,11 @@ class TaskBook:
     def has_run(self, run: str) -> bool:
         """True if a run of this name was handed in."""
         return exists(self._layout, run)
+
+    def conflicts(self) -> list[str]:
+        """The sync clients' conflict copies beside the task files; none of them is ever read."""
+        with self._lock:
+            return self._folder.conflicts()
 
     def broken(self) -> dict[str, DocumentError]:
         """The task files that cannot be used, by name. Not to be changed."""
@@ -135,7 +145,7 @@ class TaskBook:
                 self._log.set(name, state, durable=durable)
                 self._log.tidy(self._folder.names())
                 if state.paused != before.paused:
-                    self._touched.add(name)
+                    self._changed.add(name)
 
     def request(
         self, task: Task, slot: datetime | None, run: str, now: datetime, by: str = "", given: str = ""
@@ -166,7 +176,7 @@ class TaskBook:
 
         A name that is taken by anybody else's task gets a number. Raises ``ToolError`` for what cannot be a task.
         """
-        self.scan()
+        self.refresh()
         fields = dict(rule)
         if steps:
             fields["steps"] = [{call.tool: call.args} for call in steps]
@@ -192,7 +202,7 @@ class TaskBook:
                 task = read_task(text, stem, self._layout.name(path))
                 write_atomic(path, text)
             self.set_state(stem, made=hashlib.sha256(text).hexdigest(), paused="")
-            self.scan()
+            self.refresh()
             return task
         raise AssertionError  # numbered() never ends
 

@@ -135,7 +135,7 @@ class Resources:
 
     def _tasks(self) -> list[tuple[str, str]]:
         """Every task file's name without its ending, with a few words on it; those that cannot be used too."""
-        self._book.scan()
+        self._book.refresh()
         settings, now = settings_of(self._layout), datetime.now(UTC)
         found = []
         for task in self._book.tasks():

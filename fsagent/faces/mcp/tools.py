@@ -342,7 +342,7 @@ async def _deed(call: Call, tool: str, fields: dict[str, str], body: str) -> Dee
 async def _task_deed(call: Call, action: str, name: str) -> Deed:
     def find() -> str:
         book = TaskBook(call.layout)
-        book.scan()
+        book.refresh()
         return book.get(name).name
 
     return await _deed(call, "task", {"action": action, "name": "{{ body }}"}, await asyncio.to_thread(find))
