@@ -75,6 +75,8 @@ class Clock:
         self._jobs: dict[str, SlotJob] = {}
         self._left: dict[str, tuple[datetime, bool]] = {}  # since when a task has no job, and whether its file is gone
         self._asked: dict[str, _Asked] = {}
+        self._settled: dict[str, dict[str, Any]] = {}  # what is to be kept of tasks, at the end of a pass
+        self._unsynced = False  # the journal says more of slots than a power cut would leave
         self._context = ""
         self._begun = False
         self.absence = "no daemon ran"  # why slots may have passed unseen since the last tick
@@ -99,9 +101,11 @@ class Clock:
         """Hand in every task whose slot has come; gives the seconds until the next one, None without tasks."""
         if self._set(now):
             self.update(now)
-        for task, slot, verdict in self._gates.take():
-            self._judge(task, slot, verdict)
+        for task, _, verdict in self._gates.take():
+            self._judge(task, verdict)
+        self._put_down()
         self._scheduler.run_pending()
+        self._put_down()
         self.absence = "the machine slept, its clock was set, or the daemon was busy"
         return self._scheduler.idle_seconds
 
@@ -117,7 +121,8 @@ class Clock:
         """Give a task the job that it should have now, or take it away."""
         state, job = self._book.state(name), self._jobs.get(name)
         armed = f"{self._book.print_of(name)} {self._context}"
-        if job is None and not self._begun and state.armed == armed and state.next and not state.paused:
+        set_back = state.watermark is not None and state.watermark > now
+        if job is None and not self._begun and state.armed == armed and state.next and not (state.paused or set_back):
             self._give_job(name, state.next.timestamp(), None)  # as it was when the last daemon ended
             return
         task = self._book.get_task(name)
@@ -129,7 +134,7 @@ class Clock:
         slots = slots_of(task, self._settings())
         rule = _rule(task.table, self._settings())
         if job is not None and state.rule == rule:
-            mark = state.watermark or now
+            mark = min(state.watermark or now, now)
         else:
             mark = self._mark(task, state, slots, same=state.rule in ("", rule), now=now)
         following = slots.after(mark)
@@ -163,8 +168,10 @@ class Clock:
             return (slots.last(now) or now) - _SECOND if task.table.once else now
         if state.watermark > now:  # the clock went back: what was run has its run, and the others come as they come
             return now
-        if not self._begun or task.table.once:
+        if task.table.once:
             return state.watermark
+        if not self._begun:
+            return max(state.watermark, min(state.since or state.watermark, now))
         left, gone = self._left.get(task.name, (now, True)) if task.name in self._left else (None, False)
         if left is not None and gone and now - left <= timedelta(seconds=GRACE):
             return state.watermark
@@ -185,18 +192,18 @@ class Clock:
         return None
 
     def _settle(self, job: SlotJob, task: Task, slots: Slots, state: TaskState, now: datetime) -> object:
-        asked = self._asked.get(task.name)
-        mark = asked.upto if asked else self._past_handed_in(task, slots, state.watermark or now)
+        asked, settled = self._asked.get(task.name), state.watermark or now
+        mark = asked.upto if asked else self._past_handed_in(task, slots, settled)
         found = passed(task, slots, mark, now)
         for missed in found.missed:
-            self._journal.append("missed", task=task.name, **msgspec.structs.asdict(missed), absence=self.absence)
+            self._tell("missed", task.name, **msgspec.structs.asdict(missed), absence=self.absence)
         upto = found.upto or mark
         following = slots.after(upto)
         why = self._begin(task, state, found, now)
         if task.name in self._asked:  # until it is known what comes of those slots, none of them is settled
             self._asked[task.name].upto = upto
-        elif found.upto:
-            self._book.set_state(task.name, durable=False, watermark=upto, next=following, held_back=why)
+        elif upto != settled:
+            self._settled[task.name] = {"watermark": upto, "next": following, "held_back": why}
         if following is None:
             self._jobs.pop(task.name, None)
             return schedule.CancelJob
@@ -204,29 +211,30 @@ class Clock:
         return None
 
     def _past_handed_in(self, task: Task, slots: Slots, mark: datetime) -> datetime:
-        """A kill may have come between a run's way through the door and the watermark: then that slot is not missed."""
+        """Slots that have their run are settled: of a kill between the door and the watermark, or from before the clock
+        was set back."""
         following = slots.after(mark)
-        while (
-            following is not None
-            and following <= self._scheduler.now
-            and self._book.has_run(slot_run(task.name, following))
-        ):
+        while following is not None and following <= self._scheduler.now and self._has_run(task, following):
             mark, following = following, slots.after(following)
         return mark
 
+    def _has_run(self, task: Task, slot: datetime) -> bool:
+        return self._book.has_run(slot_run(task.name, slot))
+
     def _begin(self, task: Task, state: TaskState, found: Passed, now: datetime) -> str:
         """Hand in the slots that are to be run, or have their gates looked at; gives why not, if so."""
-        if not found.run:
+        run = tuple(slot for slot in found.run if not self._has_run(task, slot))
+        if not run:
             return found.missed[-1].why if found.missed else ""
         why = self._overlap(task) or self._barred(task)
         if why:
-            for slot in found.run:
-                self._journal.append("skipped", task=task.name, slot=slot, why=why)
+            for slot in run:
+                self._tell("skipped", task.name, slot=slot, why=why)
         elif task.gates:
-            self._asked[task.name] = _Asked(found.run, found.run[-1])
-            self._gates.check(task, found.run[-1], state.seen)
+            self._asked[task.name] = _Asked(run, run[-1])
+            self._gates.check(task, run[-1], state.seen)
         else:
-            self._hand_in(task, found.run)
+            self._hand_in(task, run)
         return why
 
     def _overlap(self, task: Task) -> str:
@@ -253,7 +261,7 @@ class Clock:
                 self._runs.add(run, task.name)
                 self.handed_in += 1
 
-    def _judge(self, task: Task, slot: datetime, verdict: Verdict) -> None:
+    def _judge(self, task: Task, verdict: Verdict) -> None:
         """What was asked of a task's gates is known."""
         asked, current = self._asked.pop(task.name, None), self._book.get_task(task.name)
         if asked is None:
@@ -262,21 +270,50 @@ class Clock:
         try:
             if current is None or current.print != task.print or state.paused:
                 why = f"the task was {'paused' if state.paused else 'changed'} while its gates were looked at"
-                self._journal.append("skipped", task=task.name, slot=slot, why=why)
+                for each in asked.slots:
+                    self._tell("skipped", task.name, slot=each, why=why)
             elif verdict.holds:
                 self._hand_in(task, asked.slots, verdict.given)
             else:
-                self._journal.append("gated", task=task.name, slot=slot, why=why, fault=verdict.fault)
+                for each in asked.slots:
+                    self._tell("gated", task.name, slot=each, why=why, fault=verdict.fault)
             slots = slots_of(current or task, self._settings())
             upto = max(asked.upto, state.watermark or asked.upto)  # another rule may have begun meanwhile
-            self._book.set_state(
-                task.name, durable=False, watermark=upto, next=slots.after(upto), held_back=why,
-                seen=verdict.seen if verdict.holds else state.seen,
-            )  # fmt: skip
+            seen = verdict.seen if verdict.holds else state.seen
+            self._settled[task.name] = {
+                "watermark": upto, "next": slots.after(upto), "held_back": why, "seen": seen
+            }  # fmt: skip
             self._told(task, why if verdict.fault else "")
-        except _TROUBLE as error:  # these slots are not settled: they are looked at again
-            self._complain(task.name, error)
-            self._give_job(task.name, self._scheduler.now.timestamp() + RETRY_AFTER_TROUBLE, None)
+        except _TROUBLE as error:  # these slots are looked at again
+            self._try_again(task.name, error)
+
+    def _tell(self, event: str, task: str, **fields: Any) -> None:
+        """Record what becomes of a slot that brings no run."""
+        self._journal.append(event, task=task, **fields)
+        self._unsynced = True
+
+    def _put_down(self) -> None:
+        """Note what is settled: only once the journal's lines about it are durable, so that no power cut leaves a slot
+        with neither."""
+        settled, self._settled = self._settled, {}
+        try:
+            if self._unsynced:
+                self._journal.sync()
+                self._unsynced = False
+        except OSError as error:
+            for name in settled:
+                self._try_again(name, error)
+            return
+        for name, changes in settled.items():
+            try:
+                self._book.set_state(name, durable=False, **changes)
+            except _TROUBLE as error:
+                self._try_again(name, error)
+
+    def _try_again(self, task: str, error: Exception) -> None:
+        """A full or failing disk: nothing is settled, and it is tried again."""
+        self._complain(task, error)
+        self._give_job(task, self._scheduler.now.timestamp() + RETRY_AFTER_TROUBLE, None)
 
     def _keep(self, name: str, **changes: Any) -> None:
         """Note what can be found out again: a disk that does not take it costs nothing but that."""
@@ -288,15 +325,12 @@ class Clock:
             self._journal.append("error", task=task, error=str(error))
 
     def _set(self, now: datetime) -> bool:
-        """Set the clock; True if it went back, and then no task has a job: each is given one anew."""
+        """Set the clock; True if it went back, and then each task needs a job anew."""
         before, self._scheduler.now = self._scheduler.now, now
         if now >= before - _SECOND:
             return False
         with suppress(OSError):
             self._journal.append("clock", now=now, before=before, why="the clock was set back")
-        for job in self._jobs.values():
-            self._scheduler.cancel_job(job)
-        self._jobs.clear()
         return True
 
 

@@ -44,13 +44,17 @@ class Desk:
     """A workspace with a clock and somebody who takes what the clock hands in, and does it at once: but for what the
     tasks in ``busy`` have begun, which is done when they are not busy any more."""
 
-    def __init__(self, root: Path, now: datetime = NOON + timedelta(seconds=0.5)) -> None:
+    def __init__(
+        self, root: Path, now: datetime = NOON + timedelta(seconds=0.5), journal: type[Journal] = Journal
+    ) -> None:
+        self._journal_type = journal
         self.layout: Layout = init_workspace(root)[0]
         (self.layout.tasks / "heartbeat.md").unlink(missing_ok=True)
         self.now = now
         self.settings = Settings(heartbeat_interval=Duration(60), timezone="UTC")
         self.busy: set[str] = set()
         self.taken: list[Envelope] = []
+        self.task_of: dict[str, str] = {}
         self.open: list[RunFolder] = []
         self.replaced: list[str] = []
         self.faults: list[tuple[str, str]] = []
@@ -58,7 +62,7 @@ class Desk:
 
     def start(self) -> None:
         """(Re)start: nothing is known but what lies on the disk."""
-        self.journal = Journal(self.layout.journal, lambda: self.now)
+        self.journal = self._journal_type(self.layout.journal, lambda: self.now)
         self.book = TaskBook(self.layout)
         self.gates, self.runs = ScriptedGates(), OpenRuns()
         for folder in self.open:
@@ -88,12 +92,11 @@ class Desk:
             envelope = folder.envelope()
             assert envelope
             self.taken.append(envelope)
+            self.task_of[run] = envelope.task
             self.open.append(folder)
             folder.close()
         for folder in list(self.open):
-            envelope = folder.envelope()
-            assert envelope
-            if envelope.task not in self.busy:
+            if self.task_of[folder.run] not in self.busy:
                 self.runs.end(folder.run)
                 self.open.remove(folder)
         return idle

@@ -175,6 +175,57 @@ def test_a_clock_set_back_a_little_runs_no_slot_twice(desk: Desk, back: float) -
     assert slots[-1] == f"{last_slot(60, desk.now):%H:%M:%S}"
 
 
+def test_a_clock_set_back_a_little_loses_no_slot_that_waits_for_its_jitter(desk: Desk) -> None:
+    desk.task("log", head("every: 1h\njitter: 30m"))
+    desk.look()
+    ((due, _),) = desk.clock.upcoming(1)
+    desk.now = due - 2 * MINUTE
+    desk.tick()
+    desk.now -= MINUTE
+    desk.tick()
+    desk.step(SECOND, 4 * 60)
+    assert desk.slots() == ["13:00:00"]
+
+
+def test_a_clock_that_was_years_ahead_for_a_while_silences_no_task(desk: Desk) -> None:
+    """A machine without a battery for its clock, and a daemon that is started before the time is known."""
+    desk.task("log")
+    desk.look()
+    desk.step(MINUTE)
+    desk.now += timedelta(days=3650)
+    desk.start()
+    desk.tick()
+    desk.now -= timedelta(days=3650)
+    desk.start()
+    desk.step(MINUTE, 2)
+    assert [each.slot for each in desk.taken if each.slot and each.slot.year == 2026] == [
+        NOON + n * MINUTE for n in (1, 2, 3)
+    ]
+
+
+def test_slots_that_come_again_are_not_looked_at_again(desk: Desk, calls: Any) -> None:
+    """They have their run: no gate is asked, so no change that a gate saw is used up, none is told as skipped, and it
+    costs the same however many there are."""
+    desk.task("gated", head("every: 1m\nwhen: {changed: a.csv}"))
+    desk.task("busy", head("every: 1m"))
+    desk.gates.says["gated"] = Verdict(holds=True)
+    desk.look()
+    for _ in range(60):
+        desk.step(MINUTE)
+        desk.tick()
+    desk.now -= timedelta(hours=1)
+    asked = len(desk.gates.asked)
+    desk.runs.add("a run that does not end", "busy")
+    costs = [calls(lambda: desk.step(MINUTE)) for _ in range(50)]
+    assert costs[-1] <= costs[1] * 1.5 + 20, costs
+    assert len(desk.gates.asked) == asked == 60
+    assert desk.events("skipped") == []
+    for _ in range(12):
+        desk.step(MINUTE)
+        desk.tick()
+    assert len(desk.gates.asked) == asked + 2, "those that are new"
+
+
 # what happens to the daemon
 
 
@@ -262,6 +313,21 @@ def test_a_paused_task_rests_and_has_missed_nothing_when_it_is_resumed(desk: Des
     desk.book.set_state("log", paused="")
     desk.look()
     assert desk.tick() == pytest.approx(59.5), "it starts with its next slot"
+    desk.step(MINUTE)
+    assert desk.slots() == ["12:01:00", "12:12:00"]
+    assert desk.events("missed") == []
+
+
+def test_a_task_that_is_let_go_while_no_daemon_runs_has_missed_nothing(desk: Desk) -> None:
+    """It was paused for its failures, and its file was edited: the next daemon resumes it as it begins."""
+    desk.task("log")
+    desk.look()
+    desk.step(MINUTE)
+    desk.book.set_state("log", paused="5 failures in a row", since=desk.now)
+    desk.look()
+    desk.step(MINUTE, 10)
+    desk.book.set_state("log", paused="", since=desk.now)
+    desk.start()
     desk.step(MINUTE)
     assert desk.slots() == ["12:01:00", "12:12:00"]
     assert desk.events("missed") == []
@@ -671,6 +737,22 @@ def test_a_gate_that_does_not_hold_costs_a_line_in_the_journal(desk: Desk) -> No
     assert desk.book.state("log").held_back == ""
     desk.step(MINUTE)
     assert desk.gates.asked[-1][2] == {"g": "1"}, "what it saw when it held last"
+
+
+def test_every_slot_that_a_gate_held_back_is_in_the_journal(desk: Desk) -> None:
+    desk.task("log", head("every: 1h\nmissed: all\nwhen: {exists: a.csv}"))
+    desk.task("changed", head("every: 1h\nmissed: all\nwhen: {exists: a.csv}"))
+    desk.look()
+    desk.gates.says["log"] = Verdict(holds=False, why="a.csv is not there")
+    desk.step(timedelta(hours=3))
+    desk.task("changed", head("every: 1h\nwhen: {exists: b.csv}"))
+    desk.look()
+    desk.gates.says["changed"] = Verdict(holds=True)
+    desk.tick()
+    hours = [f"2026-11-22T{hour}:00:00Z" for hour in (13, 14, 15)]
+    assert [each["slot"] for each in desk.events("gated")] == hours
+    assert [each["slot"] for each in desk.events("skipped")] == hours
+    assert desk.slots() == []
 
 
 def test_a_gate_that_takes_long_delays_nobody_and_loses_nothing(desk: Desk) -> None:
