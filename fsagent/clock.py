@@ -90,7 +90,7 @@ class Clock:
         if back or context != self._context or changed is None:
             changed = {*self._book.names(), *self._jobs}
         self._context = context
-        for name in changed:
+        for name in changed if self._begun else self._take_over(changed, now):
             try:
                 self._arm(name, now)
             except _TROUBLE as error:
@@ -117,14 +117,23 @@ class Clock:
         """The tasks that fall due next, and when."""
         return [(datetime.fromtimestamp(job.due, UTC), job.task) for job in self._scheduler.upcoming(most)]
 
+    def _take_over(self, names: Iterable[str], now: datetime) -> set[str]:
+        """At the start: tasks that are as they were when the last daemon ended have the job that they had then, and are
+        not even read. Gives the others."""
+        others, taken = set(names), list[SlotJob]()
+        for name, mark, state in self._book.kept():
+            due, settled = state.next, state.watermark
+            if due and settled and settled <= now and not state.paused and state.armed == f"{mark} {self._context}":
+                job = self._jobs[name] = self._job(name, due.timestamp(), None)
+                taken.append(job)
+                others.discard(name)
+        self._scheduler.add(taken)
+        return others
+
     def _arm(self, name: str, now: datetime) -> None:
         """Give a task the job that it should have now, or take it away."""
         state, job = self._book.state(name), self._jobs.get(name)
         armed = f"{self._book.print_of(name)} {self._context}"
-        set_back = state.watermark is not None and state.watermark > now
-        if job is None and not self._begun and state.armed == armed and state.next and not (state.paused or set_back):
-            self._give_job(name, state.next.timestamp(), None)  # as it was when the last daemon ended
-            return
         task = self._book.get_task(name)
         if task is None or not task.enabled or state.paused:
             self._disarm(name, now, gone=task is None)
@@ -148,9 +157,13 @@ class Clock:
         if before is not None:
             self._scheduler.cancel_job(before)
         if due is not None:
-            job = self._jobs[name] = SlotJob(self._scheduler, name, due, slots)
-            job.job_func = partial(self._fire, job)  # as ``do`` does, which takes ten times as long
+            job = self._jobs[name] = self._job(name, due, slots)
             self._scheduler.jobs.append(job)
+
+    def _job(self, name: str, due: float, slots: Slots | None) -> SlotJob:
+        job = SlotJob(self._scheduler, name, due, slots)
+        job.job_func = partial(self._fire, job)  # as ``do`` does, which takes ten times as long
+        return job
 
     def _disarm(self, name: str, now: datetime, *, gone: bool) -> None:
         job = self._jobs.pop(name, None)

@@ -3,6 +3,7 @@ what becomes of their runs."""
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
@@ -55,9 +56,15 @@ class Heartbeat:
         """Begin, with the runs that were not settled when the last daemon ended."""
         for folder in (*unsettled, *(RunFolder(self._layout.drop / run) for run in dropped(self._layout))):
             self._runs.take_up(folder)
-        self._scan()
-        self._failures.let_go(self._book.paused())
-        self._clock.update(self._now())
+        collects = gc.isenabled()
+        gc.disable()  # what is made now, for thousands of tasks, is all kept
+        try:
+            self._scan()
+            self._failures.let_go(self._book.paused())
+            self._clock.update(self._now())
+        finally:
+            if collects:
+                gc.enable()
 
     def look(self, *, heard: bool, full: bool, watched: bool) -> bool:
         """Look at the task files where something was heard of them, or it is time; True if any is another one.

@@ -7,7 +7,9 @@ end at the first exception. These replace just that. Source: shared/facts/librar
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterable
 from datetime import datetime
+from operator import attrgetter
 
 import schedule
 
@@ -51,6 +53,11 @@ class SlotScheduler(schedule.Scheduler):
         self.now = now
         self.jobs: _Heap = _Heap()  # type: ignore[assignment]
         self._dead = 0
+
+    def add(self, jobs: Iterable[SlotJob]) -> None:
+        """Take in many jobs at once."""
+        self.jobs.extend(jobs)
+        self.jobs.sort(key=attrgetter("due"))  # what is in order is a heap, and this asks no job whether it is less
 
     def cancel_job(self, job: schedule.Job) -> None:
         """Forget a job; it leaves the heap when its slot comes, or with many others."""

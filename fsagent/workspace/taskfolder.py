@@ -134,6 +134,10 @@ class TaskFolder:
         """The print of a task that can be used, or nothing; does not decode it."""
         return self._usable[name].print if name in self._usable else ""
 
+    def prints(self) -> Iterator[tuple[str, str]]:
+        """The tasks that can be used, each with the print of its file; decodes none."""
+        return ((name, file.print) for name, file in self._usable.items())
+
     def conflicts(self) -> list[str]:
         """The sync clients' conflict copies, seen from the folder; none of them is ever read."""
         return sorted(self._conflicts)

@@ -136,6 +136,11 @@ class TaskBook:
         with self._lock:
             return self._log.get(name)
 
+    def kept(self) -> list[tuple[str, str, TaskState]]:
+        """Of each task that can be used: its name, the print of its file, and what is kept of it."""
+        with self._lock:
+            return [(name, mark, self._log.get(name)) for name, mark in self._folder.prints()]
+
     def set_state(self, name: str, *, durable: bool = True, **changes: Any) -> None:
         """Change what is kept of a task. Raises ``OSError``, and then nothing is changed."""
         with self._lock:
