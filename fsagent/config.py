@@ -22,6 +22,7 @@ from fsagent.mcpsettings import ServerSettings, server_faults, servers_of
 from fsagent.model import Fault, Trigger
 from fsagent.modelsettings import BudgetSettings, ModelSettings, budget_faults, model_faults
 from fsagent.secrets import secret_faults
+from fsagent.zones import system_zone
 
 FILE = "fsagent.yaml"
 Decision = Literal["allow", "ask", "deny"]
@@ -193,7 +194,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     def local(self, moment: datetime) -> datetime:
         """An aware moment in the workspace's time zone."""
-        return moment.astimezone(self.zone)
+        return moment.astimezone(self.zone or system_zone())
 
     @property
     def runs_programs(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -83,6 +84,22 @@ def test_no_drift_however_the_ticks_come(desk: Desk) -> None:
     expected = [NOON + timedelta(seconds=10 * n) for n in range(1, int((end - NOON).total_seconds() // 10) + 1)]
     assert [each.slot for each in desk.taken] == expected
     assert desk.events("missed") == []
+
+
+def test_after_a_month_a_task_of_a_minute_has_drifted_by_nothing(desk: Desk) -> None:
+    desk.task("log", "---\nevery: 1m\n---\nbeat")
+    desk.look()
+    steps = random.Random(20261122)
+    while desk.now < NOON + timedelta(days=30):
+        desk.step(timedelta(seconds=steps.uniform(0.1, 40_000)))
+        desk.start()
+        desk.step(timedelta(seconds=steps.uniform(0.1, 90)), 3)
+    desk.taken.clear()
+    for _ in range(120):
+        desk.now += timedelta(seconds=desk.tick() or 0)
+    assert len(desk.taken) >= 119
+    assert {(each.slot - NOON) % MINUTE for each in desk.taken if each.slot} == {timedelta()}
+    assert desk.tick() == pytest.approx(60), "it wakes at the very minute"
 
 
 def test_it_says_how_long_it_may_sleep(desk: Desk) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from fsagent.daemon import Daemon
 from fsagent.workspace.create import init_workspace
+from fsagent.workspace.index import Index
 from harness import FSAGENT, Agent, wait_for
 
 FAST = "settle: 300ms\nsettle_renamed: 100ms\n"
@@ -194,7 +195,11 @@ def test_a_quiet_task_speaks_when_it_fails(agent: Agent) -> None:
 
 
 def test_a_failing_and_a_slow_task_delay_no_other(agent: Agent) -> None:
-    agent.layout.settings.write_text(FAST + "tools: {shell: allow}\nshutdown_wait: 1s\n")
+    agent.layout.settings.write_text(FAST + "tools: {shell: allow}\nsandbox: off\nshutdown_wait: 1s\n")
+    for number in range(4):  # with the slow one, more than may go on side by side
+        steps = "steps:\n  - shell: {command: 'sleep 7777 & sleep 7777', shell: true}\n"
+        hangs = f"---\nevery: 1s\ntimeout: 1s\npause_after: off\n{steps}---\n"
+        (agent.layout.tasks / f"hanging-{number}.md").write_text(hangs)
     (agent.layout.tasks / "broken.md").write_text("---\nevery: 1s\nevry: 2s\n---\nLog the timestamp to x.txt\n")
     (agent.layout.tasks / "failing.md").write_text("---\nevery: 1s\nsteps:\n  - read: nothing-there.md\n---\n")
     (agent.layout.tasks / "slow.md").write_text("---\nevery: 1s\nsteps:\n  - shell: sleep 20\n---\n")
@@ -208,7 +213,61 @@ def test_a_failing_and_a_slow_task_delay_no_other(agent: Agent) -> None:
     tasks = agent.cli("tasks")
     assert "tasks/broken.md:3:1: evry" in tasks.stdout
     assert "did you mean 'every'" in tasks.stdout
+
+    def hung() -> dict[str, str]:
+        return {run.task: run.error for run in agent.runs() if run.status == "failed" and run.task[:4] == "hang"}
+
+    wait_for(lambda: len(hung()) == 4, "each that hangs is ended at its deadline")
+    assert set(hung().values()) == {"took longer than its timeout and was ended"}
+    wait_for(lambda: _programs(agent, "sleep\0007777"), "they begin again")
+    for number in range(4):
+        (agent.layout.tasks / f"hanging-{number}.md").unlink()
+    wait_for(lambda: not _programs(agent, "sleep\0007777"), "and so is all that it started")
     assert agent.stop() == 0
+
+
+def _programs(agent: Agent, words: str) -> list[int]:
+    """The processes of this agent's runs with these words in their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if words in (path / "cmdline").read_text() and Path(os.readlink(path / "cwd")) == agent.root:
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_suspend_of_hours_ends_no_run_and_brings_no_storm(tmp_path: Path) -> None:
+    """The wall clock jumps, as it does when a laptop is opened again; what a run may take is measured without it."""
+    layout, _ = init_workspace(tmp_path / "ws")
+    layout.settings.write_text("tools: {shell: allow}\nsandbox: off\n")
+    program = "touch begun; until test -e go; do sleep 0.05; done; date >> log.txt"
+    steps = f"steps:\n  - shell: {{command: '{program}', shell: true}}\n"
+    (layout.tasks / "long.md").write_text(f"---\nevery: 1m\ntimeout: 30m\n{steps}---\n")
+    (layout.tasks / "quick.md").write_text("---\nevery: 1m\noverlap: queue\n---\nLog the timestamp to quick.txt\n")
+    clock = Stepped(datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC))
+    daemon = Daemon(layout, now=clock)
+    daemon.open()
+    clock.at += timedelta(seconds=40)
+    daemon.beat()
+    wait_for((layout.root / "begun").exists, "the program runs")
+    for _ in range(3):
+        clock.at += timedelta(hours=5)
+        for _ in range(5):
+            daemon.beat()
+    (layout.root / "go").touch()
+    assert daemon.drain()
+    daemon.close()
+    assert len((layout.root / "quick.txt").read_text().splitlines()) == 4, "one after each sleep"
+    assert len((layout.root / "log.txt").read_text().splitlines()) == 1
+    index = Index(layout.index, write=False)
+    runs = index.recent(100)
+    index.close()
+    assert {run.status for run in runs} == {"done"}
+    journal = "".join(path.read_text() for path in layout.journal.glob("*"))
+    assert journal.count('"skipped","task":"long"') == 3
+    assert journal.count('"missed","task":"quick","slots":299') == 3
 
 
 def test_tasks_count_at_once_when_added_changed_and_removed(agent: Agent) -> None:
