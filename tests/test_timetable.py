@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
+from fsagent.config import Settings
 from fsagent.timetable import Slots, Timetable, system_zone, zone_name
 from fsagent.timetext import table_of
 from slot_oracle import MINUTE, Rule, changes, walk
@@ -344,6 +345,7 @@ def test_the_system_s_zone_is_that_of_tz(variable: Any, value: str, name: str, n
     slot = Slots(Timetable(at=("12:00",)), 900, None).after(utc("2027-07-01"))
     assert slot
     assert slot.astimezone(zone).hour == 12
+    assert Settings().local(slot).hour == 12, "what people are shown goes by the same zone"
 
 
 def test_a_zone_s_file_may_be_anywhere(variable: Any, tmp_path: Path) -> None:
