@@ -24,7 +24,7 @@ from fsagent.gates import Verdict
 from fsagent.model import Task
 from fsagent.openruns import OpenRuns
 from fsagent.slotjobs import RETRY_AFTER_TROUBLE, SlotJob, SlotScheduler
-from fsagent.timetable import Slots, Timetable
+from fsagent.timetable import Slots, Timetable, zone_name
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.tasks import TaskBook, slots_of
 from fsagent.workspace.taskstates import TaskState
@@ -86,7 +86,7 @@ class Clock:
         """Take up tasks that were added, changed, paused or removed; all of them where nothing is said, at the start,
         and when the settings give other slots."""
         back = self._set(now)
-        context = _print(self._settings().heartbeat_interval, str(self._settings().zone))
+        context = _print(self._settings().heartbeat_interval, zone_name(self._settings().zone))
         if back or context != self._context or changed is None:
             changed = {*self._book.names(), *self._jobs}
         self._context = context
@@ -185,7 +185,7 @@ class Clock:
             return state.watermark
         if not self._begun:
             return max(state.watermark, min(state.since or state.watermark, now))
-        left, gone = self._left.get(task.name, (now, True)) if task.name in self._left else (None, False)
+        left, gone = self._left.get(task.name, (None, False))
         if left is not None and gone and now - left <= timedelta(seconds=GRACE):
             return state.watermark
         return now
@@ -355,7 +355,9 @@ def slot_run(task: str, slot: datetime) -> str:
 def _rule(table: Timetable, settings: Settings) -> str:
     """The print of what decides which slots there are."""
     own = table.every or table.cron or table.at or table.once
-    return _print(msgspec.structs.astuple(table), str(settings.zone), None if own else settings.heartbeat_interval)
+    by_wall = table.cron or table.at or table.once or table.active or table.begin or table.end
+    zone = zone_name(settings.zone) if by_wall and not table.zone else ""
+    return _print(msgspec.structs.astuple(table), zone, None if own else settings.heartbeat_interval)
 
 
 def _print(*parts: object) -> str:

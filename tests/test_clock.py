@@ -407,6 +407,27 @@ def test_another_heartbeat_interval_counts_at_once(desk: Desk) -> None:
     assert desk.slots("log")[2:] == ["13:00:00"]
 
 
+def test_another_zone_of_the_system_counts_at_once(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop that travels, where the settings name no zone."""
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    desk.settings = Settings()
+    desk.task("wall", head('at: "18:00"'))
+    desk.task("own", head('at: "18:00"\ntimezone: Europe/Berlin'))
+    desk.task("period", head("every: 6h"))
+    desk.look()
+    hour = timedelta(hours=1)
+    assert sorted(desk.clock.upcoming(3)) == [
+        (NOON + 5 * hour, "own"), (NOON + 5 * hour, "wall"), (NOON + 6 * hour, "period"),
+    ]  # fmt: skip
+    monkeypatch.setenv("TZ", "America/New_York")
+    desk.look()
+    desk.step(hour, 11)
+    assert [(each.task, each.slot) for each in desk.taken] == [
+        ("own", NOON + 5 * hour), ("period", NOON + 6 * hour), ("wall", NOON + 11 * hour),
+    ]  # fmt: skip
+    assert desk.events("missed") == []
+
+
 def test_a_changed_text_keeps_its_slots(desk: Desk) -> None:
     path = desk.task("log")
     desk.look()
