@@ -81,20 +81,20 @@ class Rule:
             self.period = int(text[:-1]) * {"m": 1, "h": 60, "d": 1440}[text[-1]]
 
     def slots(self, minutes: list[Minute]) -> list[datetime]:
-        """Those of the minutes at which it is due."""
+        """Those of the minutes at which it is due; of a period only every so many minutes can be."""
+        if self.period and minutes:
+            minutes = minutes[-(int(minutes[0].instant.timestamp()) // 60) % self.period :: self.period]
         return [minute.instant for minute in minutes if self._due(minute) and self._within(minute.instant)]
 
     def _due(self, minute: Minute) -> bool:
         if self.period:
-            return int(minute.instant.timestamp()) // 60 % self.period == 0 and self._active(minute.reading)
-        for reading in [minute.reading] if self.steady else minute.reached:
-            if self._fits(reading) and self._active(reading):
+            return self._active(minute.reading)
+        for reading in (minute.reading,) if self.steady else minute.reached:
+            if reading.hour * 60 + reading.minute in self.clock and self._fits(reading) and self._active(reading):
                 return True
         return False
 
     def _fits(self, reading: datetime) -> bool:
-        if reading.hour * 60 + reading.minute not in self.clock:
-            return False
         day = reading.date()
         if "cron" in self.fields:
             return day.month in self.months and self._day_fits(day)
