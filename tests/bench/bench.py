@@ -64,7 +64,7 @@ def say(what: str, ours: float, bare: float, unit: str, more: str = "") -> None:
 def agent(settings: str = SETTINGS) -> Iterator[Agent]:
     """A daemon on a fresh workspace on this disk."""
     folder = Path(tempfile.mkdtemp(prefix="fsagent-bench-", dir=HERE.parent.parent))
-    made = Agent(folder / "ws", settings)
+    made = Agent(folder / "ws", settings, fork=False)  # what a start costs is measured, too
     try:
         yield made
     finally:
