@@ -184,7 +184,7 @@ class Clock:
         if task.table.once:
             return state.watermark
         if not self._begun:
-            return max(state.watermark, min(state.since or state.watermark, now))
+            return max(state.watermark, min(state.since or state.watermark, now))  # it may have been paused until then
         left, gone = self._left.get(task.name, (None, False))
         if left is not None and gone and now - left <= timedelta(seconds=GRACE):
             return state.watermark
