@@ -24,7 +24,7 @@ from fsagent.workspace.approvals import explain_stray, names
 from fsagent.workspace.commands import read_command
 from fsagent.workspace.inbox import Inbox
 from fsagent.workspace.index import Index
-from fsagent.workspace.journal import read_records
+from fsagent.workspace.journalcheck import check_journal
 from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout
 from fsagent.workspace.pins import PinBook
 from fsagent.workspace.runs import Envelope, RunFolder
@@ -75,10 +75,11 @@ def examine(layout: Layout) -> Report:
                for name in conflict_copies(layout.root)]  # fmt: skip
     tasks, task_faults = _tasks(layout, runner)
     commands, command_faults = _commands(layout, settings, runner)
-    records, journal_faults = _journal(layout)
+    records, torn, journal_faults = _journal(layout)
     runs, run_faults = _runs(layout)
     faults += [*task_faults, *command_faults, *journal_faults, *_usage(layout), *run_faults]
     looked = f"{tasks} tasks, {commands} waiting commands, {runs} runs and {records} journal records"
+    looked += f" ({torn} torn by a crash, with nothing lost around)" if torn else ""
     found = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no faults"
     held = f"; sandbox of programs: {held}" if held else ""
     return Report(faults, f"{found}; looked at settings, soul, {looked}{held}")
@@ -147,14 +148,13 @@ def _commands(layout: Layout, settings: Settings, runner: Runner) -> tuple[int, 
     return len(scan.ready), faults
 
 
-def _journal(layout: Layout) -> tuple[int, list[Fault]]:
-    count, faults = 0, []
-    for path in sorted(layout.journal.glob("*.jsonl")):
-        for line, record in read_records(path):
-            count += 1
-            if record is None:
-                faults.append(Fault(layout.name(path), "is no record (torn by a crash, or damaged)", line))
-    return count, faults
+def _journal(layout: Layout) -> tuple[int, int, list[Fault]]:
+    """The chain of the journal; gives its lines, and how many of them a crash tore."""
+    try:
+        found = check_journal(layout.journal)
+    except OSError as error:
+        return 0, 0, [Fault(".fsagent/journal", f"cannot be read: {os.strerror(error.errno or 0)}")]
+    return found.records, found.torn, [Fault(layout.name(each.path), each.why, each.line) for each in found.findings]
 
 
 def _usage(layout: Layout) -> Iterator[Fault]:
