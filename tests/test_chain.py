@@ -166,7 +166,7 @@ def test_records_from_before_the_chain_are_accepted_where_they_come_before_it(tm
     assert fault(tmp_path)[:2] == ("2026-12.jsonl", 1)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 255), st.sampled_from(["set", "cut", "drop"]), st.integers(-1, 19))
 def test_any_change_of_a_byte_is_found_where_it_is(
     tmp_path_factory: pytest.TempPathFactory, at: int, byte: int, how: str, restart: int
@@ -187,7 +187,8 @@ def test_any_change_of_a_byte_is_found_where_it_is(
     elif how == "cut" or file != path.name:
         assert found <= line
     else:
-        assert found == line or (line == 1 and found == 2), "a first line may look like one from before the chain"
+        split = byte == ord("\n")
+        assert line <= found <= line + (line == 1 or split), "a first line may look like one from before the chain"
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class _Month:
                 break
             (self.old if decode_record(raw) is not None else self.odd).append(number)
         self.begun = self.at is not None
-        self.damaged = self.odd[-1] if self.odd else 0  # the line of what is no record, just before ``at``
+        self.damaged = self.odd[0] if self.odd else 0  # the first line of what is no record, just before ``at``
 
     def step(self) -> None:
         """On to the next record."""
@@ -89,7 +89,7 @@ class _Month:
                 self.stranger = self.stranger or number
                 continue
             self.torn += 1
-            self.damaged = number
+            self.damaged = self.damaged or number
 
     def rest(self) -> int:
         """Read what is left, unchecked; gives the number of lines in all."""
