@@ -44,14 +44,43 @@ def recover(layout: Layout, index: Index) -> list[RunFolder]:
     for number, name in enumerate(sorted(set(os.listdir(layout.runs)) - index.runs()), 1):
         if number % AT_ONCE == 0:
             index.commit()
-        folder = RunFolder(layout.runs / name)
-        summary, envelope = folder.summary(), folder.envelope()
-        settled = any(event.get("event") == "settled" for event in folder.events())
-        if settled and summary and envelope:
-            index.put(summary, key=envelope.key, is_open=False, text=command_text(folder))
-        else:
+        if not _enlist(index, RunFolder(layout.runs / name)):
             runs.add(name)  # listed when it is admitted, for it may be the empty beginning of a claim
     return [RunFolder(layout.runs / run) for run in sorted(runs) if (layout.runs / run).is_dir()]
+
+
+def rebuild_index(layout: Layout) -> int:
+    """Build the index from the run folders and put it in the old one's place; gives how many runs it lists.
+
+    Only for who holds the daemon's lock. Before the last moment a crash leaves the old index as it was, in that moment
+    it leaves none, and then the next daemon builds it. Raises ``OSError`` and ``sqlite3.Error``.
+    """
+    fresh = layout.index.with_name(f"{layout.index.name}.new")
+    _remove(fresh)
+    index = Index(fresh, write=True)
+    try:
+        for number, name in enumerate(sorted(os.listdir(layout.runs)), 1):
+            _enlist(index, RunFolder(layout.runs / name), also_open=True)
+            if number % AT_ONCE == 0:
+                index.commit()
+        count = index.count()
+    finally:
+        index.close()
+    _remove(layout.index)  # what belongs to the old one must not be taken for a part of the new one
+    os.rename(fresh, layout.index)
+    return count
+
+
+def _enlist(index: Index, folder: RunFolder, *, also_open: bool = False) -> bool:
+    """List a run as its folder tells it; False where it is not settled, or tells nothing."""
+    summary, envelope, settled = folder.summary(), folder.envelope(), folder.settled()
+    if summary is None or envelope is None:
+        return False
+    if settled:
+        index.put(summary, key=envelope.key, is_open=False, text=command_text(folder))
+    elif also_open and (folder.claimed.exists() or folder.ended()):  # or it is the empty beginning of a claim
+        index.put(summary, key=envelope.key, is_open=True)
+    return settled
 
 
 def clear_temporary(layout: Layout, now: datetime) -> None:
