@@ -17,6 +17,7 @@ from fsagent.faces.commands_access import token
 from fsagent.faces.commands_approvals import answer, approvals, approve, refuse
 from fsagent.faces.commands_mcp import mcp
 from fsagent.faces.commands_model import check_name, model, offer
+from fsagent.faces.commands_prune import prune
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
 from fsagent.faces.commands_servers import named, servers
@@ -166,6 +167,7 @@ for each in (cancel, retry, approvals, approve, answer, refuse):
 
 main.add_command(tasks)
 main.add_command(usage)
+main.add_command(prune)
 
 
 @main.command()
