@@ -31,6 +31,7 @@ from fsagent.workspace.index import Index, IndexVersionError
 from fsagent.workspace.journalcheck import check_journal
 from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout, make_places
 from fsagent.workspace.pins import PinBook
+from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import DAEMON_LOCK, read_snapshot
@@ -84,7 +85,7 @@ def examine(layout: Layout) -> Report:
     commands, command_faults = _commands(layout, settings, runner)
     records, torn, journal_faults = _journal(layout)
     runs, run_faults = _runs(layout)
-    faults += [*task_faults, *command_faults, *journal_faults, *_usage(layout), *run_faults]
+    faults += [*task_faults, *command_faults, *journal_faults, *_usage(layout), *_removed(layout), *run_faults]
     looked = f"{tasks} tasks, {commands} waiting commands, {runs} runs and {records} journal records"
     looked += f" ({torn} torn by a crash, with nothing lost around)" if torn else ""
     found = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no faults"
@@ -205,7 +206,7 @@ def _runs(layout: Layout) -> tuple[int, list[Fault]]:
         for name in names:
             faults += _run(layout, name, index)
         lost = sorted(index.runs() - set(names)) if index else []
-        if lost and (lost := [name for name in lost if not (layout.runs / name).is_dir()]):
+        if lost and (lost := sorted(set(lost) - set(os.listdir(layout.runs)) - _removed_runs(layout))):
             runs = f"{len(lost)} runs that have no folder, such as" if len(lost) > 1 else "a run that has no folder:"
             why = f"lists {runs} {lost[0]}{_REBUILD}"
             faults.append(Fault(layout.name(layout.index), why))
@@ -221,6 +222,8 @@ def _run(layout: Layout, name: str, index: Index | None) -> Iterator[Fault]:
     folder = RunFolder(layout.runs / name)
     summary = folder.summary()
     where = f".fsagent/runs/{name}"
+    if summary is None and not folder.path.is_dir():
+        return  # the daemon has just removed it
     if summary is None:
         yield Fault(where, "has no envelope: steps.jsonl is missing or damaged")
     elif folder.settled():
@@ -228,3 +231,16 @@ def _run(layout: Layout, name: str, index: Index | None) -> Iterator[Fault]:
             yield Fault(where, "is settled but has no result.md or command.md")
         if index and index.get(name) != summary:
             yield Fault(where, f"differs from the index{_REBUILD}")
+
+
+def _removed_runs(layout: Layout) -> set[str]:
+    """Those that retention removed: a daemon that is just doing it tells the index last."""
+    return {each.run for path in removed_files(layout.removed) for _, each in read_removed(path) if each}
+
+
+def _removed(layout: Layout) -> Iterator[Fault]:
+    for path in removed_files(layout.removed):
+        for line, (_, removed) in enumerate(read_removed(path), 1):
+            if removed is None:
+                why = "is no removed run (torn by a crash, or damaged); what it told is not known any more"
+                yield Fault(layout.name(path), why, line)

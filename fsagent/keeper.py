@@ -182,20 +182,24 @@ class Keeper:
         with suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux: of this thread alone
         self._rested = time.thread_time()
+        self._next_try = time.monotonic() + RETRY_AFTER
         try:
-            for _ in carry_out(self._layout, self._settings(), self._index, self._journal, self._now(), self._breathe):
-                pass
-            self._layout.prune.unlink(missing_ok=True)
-        except _Ended:
-            pass  # who asked for it is served by the next daemon
-        except (OSError, sqlite3.Error) as error:
-            self._journal.complain(error)
-            self._next_try = time.monotonic() + RETRY_AFTER
+            self._carry_out()
             with suppress(OSError):
                 self._layout.prune.unlink(missing_ok=True)
+        except _Ended:
+            pass  # who asked for it is served by the next daemon
         finally:
             self._busy = False
             self._wake("keeper")
+
+    def _carry_out(self) -> None:
+        try:
+            for _ in carry_out(self._layout, self._settings(), self._index, self._journal, self._now(), self._breathe):
+                pass
+            self._next_try = 0.0
+        except (OSError, sqlite3.Error) as error:
+            self._journal.complain(error)
 
     def _breathe(self) -> None:
         worked = time.thread_time() - self._rested

@@ -51,9 +51,14 @@ def finds(layout: Layout) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
-    """A workspace with some 1,100 runs of many kinds; some wait for a person, for another try, or for their time."""
-    agent = Agent(tmp_path_factory.mktemp("rebuild") / "ws", SETTINGS)
-    for number in range(1_050):
+    return world(tmp_path_factory.mktemp("rebuild") / "ws", 400)
+
+
+def world(root: Path, count: int) -> Agent:
+    """A workspace with so many runs, and some more, of many kinds; some wait for a person, for another try, or for
+    their time."""
+    agent = Agent(root, SETTINGS)
+    for number in range(count):
         kind = number % len(COMMANDS) if number < 100 else number % 6
         agent.drop(f"{number % 7}/c{number}.md", COMMANDS[kind].format(n=number))
     for number in range(10):
@@ -67,11 +72,17 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Agent:
     return agent
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_the_index_of_thousands_of_runs_is_built_anew_as_it_was(tmp_path: Path) -> None:
+    test_a_rebuilt_index_equals_the_old_one(world(tmp_path / "ws", 2_500))
+
+
 @pytest.mark.timeout(180)
 def test_a_rebuilt_index_equals_the_old_one(agent: Agent) -> None:
     before, found = rows(agent.layout), finds(agent.layout)
     statuses = {run.status for run in agent.runs()}
-    assert len(before) > 1_050
+    assert len(before) > 400
     assert statuses == {"done", "failed", "refused", "waiting"}
     assert all(found.values())
     done = agent.cli("doctor", "--rebuild")
