@@ -64,7 +64,7 @@ class _File(Struct, frozen=True):
 
 
 class _Standing(Struct, frozen=True):
-    """What there is of one run: its folder (its size, once known), or what is remembered of it; and its files."""
+    """What there is of one run: its folder, or what is remembered of it; and the files that may be its own."""
 
     run: Run
     finished: float
@@ -126,7 +126,7 @@ class Retention:
 
     def _choose(self) -> Iterator[_Leaves]:
         if any(kept.size < float("inf") for kept in self._kept.values()):
-            for standing in self._standings(self._time):
+            for standing in self._standings(float("inf")):
                 for place, size in self._sizes(standing):
                     self.totals[place] += size
                 self._pause()
@@ -238,13 +238,12 @@ class Retention:
             if leaves.folder:
                 self._discard(leaves.standing.run.run)
             self._pause()
-        for leaves in batch:
-            for file in leaves.files:
-                self._unlink(file.name, file.mark)
-            self._pause()
+        going = {file.name: file.mark for leaves in batch for file in leaves.files}
         for record in records:
-            for name, mark in record.leaving.items():  # also what a kill kept an earlier pass from
-                self._unlink(name, mark)
+            going |= record.leaving  # also what a kill kept an earlier pass from
+        for name, mark in going.items():
+            self._unlink(name, mark)
+            self._pause()
         self._remember([msgspec.structs.replace(each, leaving={}) for each in records if each.leaving], log)
         self._index.commit()
         self._sweep()
@@ -335,9 +334,6 @@ def _used_by(folder: Path) -> int:
     with suppress(OSError):
         total += _used(os.lstat(folder))
         for entry in os.scandir(folder):
-            total += (
-                _used_by(Path(entry))
-                if entry.is_dir(follow_symlinks=False)
-                else _used(entry.stat(follow_symlinks=False))
-            )
+            inside = entry.is_dir(follow_symlinks=False)
+            total += _used_by(Path(entry)) if inside else _used(entry.stat(follow_symlinks=False))
     return total

@@ -590,7 +590,7 @@ def test_the_daemon_prunes_once_a_day_and_on_demand_and_commands_do_not_wait(tmp
     assert ".fsagent/runs/" in dry_run.stdout
     assert "older than 8d (keep.runs.age)" in dry_run.stdout
     done = agent.cli("prune")
-    assert "1 things went: runs: 1" in done.stdout
+    assert "1 thing went: runs: 1" in done.stdout
     assert json.loads(agent.cli("prune", "--dry-run", "--json").stdout) == []
 
 

@@ -25,24 +25,30 @@ PATIENCE = 600.0
 @click.option("-n", "--dry-run", is_flag=True, help="Change nothing; say what would go, and why.")
 def prune(root: Path, as_json: bool, dry_run: bool) -> None:
     """Remove what 'keep' in the settings does not keep. The daemon does it once a day by itself."""
+    from datetime import UTC, datetime
+
     from fsagent.config import load_settings
+    from fsagent.keeper import alone
     from fsagent.workspace.layout import make_places, open_workspace
     from fsagent.workspace.status import daemon_runs
 
     layout = open_workspace(root)
-    make_places(layout)
     settings = load_settings(layout.settings)
     if dry_run:
         _tell(_planned(layout, settings), "would go", as_json)
-    elif daemon_runs(layout):
+        return
+    make_places(layout)
+    if daemon_runs(layout):
         _ask(layout, as_json)
     else:
-        _tell(_carried_out(layout, settings), "went", as_json)
+        _tell(alone(layout, settings, lambda: datetime.now(UTC)), "went", as_json)
 
 
 def _planned(layout: Layout, settings: Settings) -> Iterator[Item]:
+    import sqlite3
     from datetime import UTC, datetime
 
+    from fsagent.errors import FsagentError
     from fsagent.keeper import plan
     from fsagent.workspace.index import Index
 
@@ -50,18 +56,12 @@ def _planned(layout: Layout, settings: Settings) -> Iterator[Item]:
         index = Index(layout.index, write=False)
     except FileNotFoundError:
         return
+    except sqlite3.Error as error:
+        raise FsagentError(f"the index cannot be read ({error}); 'fsagent doctor --rebuild' builds it anew") from None
     try:
         yield from plan(layout, settings, index, datetime.now(UTC))
     finally:
         index.close()
-
-
-def _carried_out(layout: Layout, settings: Settings) -> Iterator[Item]:
-    from datetime import UTC, datetime
-
-    from fsagent.keeper import alone
-
-    return alone(layout, settings, lambda: datetime.now(UTC))
 
 
 def _ask(layout: Layout, as_json: bool) -> None:
@@ -106,4 +106,6 @@ def _tell(items: Iterator[Item], verb: str, as_json: bool) -> None:
         sizes[item.place] += item.bytes
         click.echo(visible(f"{item.name}  {format_size(item.bytes)}, {item.why}"))
     summary = ", ".join(f"{place}: {counts[place]} ({format_size(sizes[place])})" for place in counts)
-    click.echo(f"{sum(counts.values())} things {verb}: {summary}" if counts else "nothing is to go")
+    total = sum(counts.values())
+    things = f"{total:,} things" if total > 1 else "1 thing"
+    click.echo(f"{things} {verb}: {summary}" if counts else "nothing is to go")
