@@ -225,6 +225,26 @@ def test_notices_and_answered_questions_go_too(layout: Layout) -> None:
     assert list(layout.archive.iterdir()) == []
 
 
+@pytest.mark.parametrize("left", ["claimed.md", "result.new", "unsettled"])
+def test_what_is_not_settled_or_not_published_stays_whatever_the_index_says(layout: Layout, left: str) -> None:
+    run = make_run(layout, 0)
+    now = START + 3000 * DAY
+    index = open_index(layout)
+    recover(layout, index)
+    if left == "unsettled":
+        steps = layout.runs / run / "steps.jsonl"
+        steps.write_bytes(b"".join(steps.read_bytes().splitlines(keepends=True)[:-1]))
+    else:
+        (layout.runs / run / left).write_text("x")
+    assert [item for item in plan(layout, settings_of(layout), index, now) if item.place != "journal"] == []
+    journal = Journal(layout.journal, lambda: now)
+    assert list(carry_out(layout, settings_of(layout), index, journal, now, lambda: None)) == []
+    index.close()
+    journal.close()
+    assert os.listdir(layout.runs) == [run]
+    assert files(layout.outbox) == ["0.md"]
+
+
 def test_off_keeps_everything(layout: Layout) -> None:
     off = ", ".join(f"{place}: {{age: off, size: off}}" for place in ("archive", "failed", "outbox", "runs", "journal"))
     layout.settings.write_text(f"{QUICK}keep: {{{off}}}\n")
