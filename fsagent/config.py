@@ -18,6 +18,7 @@ from fsagent.errors import DocumentError, SettingsError
 from fsagent.files.documents import decode
 from fsagent.files.fields import Duration, nearest, place, read_fields
 from fsagent.files.yamltext import load_mapping
+from fsagent.keepsettings import KeepSettings, keep_faults
 from fsagent.mcpsettings import ServerSettings, server_faults, servers_of
 from fsagent.model import Fault, Trigger
 from fsagent.modelsettings import BudgetSettings, ModelSettings, budget_faults, model_faults
@@ -91,6 +92,17 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 #   task: {runs: 300, tokens: 1M, cost: 2}
 #   day: {runs: 1k, tokens: 3M, cost: 5}
 #   month: {runs: 10k, tokens: 30M, cost: 50}
+
+# What is kept, by place: how long, and how much. Beyond that the oldest goes, once a day. Ages are written 90d, 2y, or
+# off; sizes 500MB, 2GB, or off. What ended less than 'unread' ago is never removed, nor what is not settled.
+# keep:
+#   unread: 30d
+#   archive: {age: 1y, size: 1GB}
+#   failed: {age: 2y, size: 1GB}
+#   outbox: {age: 1y, size: 1GB}
+#   runs: {age: 90d, size: 2GB}
+#   journal: {age: 2y, size: 1GB}
+#   usage: {age: 2y, size: 1GB}
 
 # How the programs of the tool shell are locked in. They see the workspace, the system's programs, and nothing else.
 # sandbox: auto                 # auto: by bubblewrap, else by Landlock, else they are refused; off: not at all
@@ -178,6 +190,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     trust: dict[str, Any] = {}
     model: ModelSettings = ModelSettings()
     budget: BudgetSettings = BudgetSettings()
+    keep: KeepSettings = KeepSettings()
     sandbox: Literal["auto", "off"] = "auto"
     sandbox_network: bool = False
     sandbox_read: tuple[str, ...] = ()
@@ -312,6 +325,7 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
             yield ("trust", tool), 'must be a list of patterns, such as ["notes/*"]'
     yield from ((("model", *path), message) for path, message in model_faults(settings.model))
     yield from ((("budget", *path), message) for path, message in budget_faults(settings.budget))
+    yield from ((("keep", *path), message) for path, message in keep_faults(settings.keep))
     for number, host in enumerate(settings.http_private):
         if not _PRIVATE.fullmatch(host) and not _is_network(host):
             yield ("http_private", number), f"{host!r} is no host; write {_A_HOST}, without a port"

@@ -143,7 +143,7 @@ class Daemon:
         looked_again = False
         while not self._draining and not self.layout.stop.exists():
             wait = self.beat()
-            if self._traffic.under_way() or self._heartbeat.asking():
+            if self._traffic.under_way() or self._heartbeat.asking() or self._house.keeper.busy():
                 self._bell.wait(wait, self._alarm)
                 looked_again = False
             elif looked_again and wait > 0:
@@ -164,6 +164,7 @@ class Daemon:
             self._look_around()
         if full or "cancel" in woken:
             self._status_due |= self._traffic.cancel()
+            self._house.keeper.look()
         heard = bool(woken & {"root", "tasks"})
         self._status_due |= heard | self._heartbeat.look(
             heard=heard, full=full, watched="tasks" not in self._watcher.trouble
@@ -205,6 +206,7 @@ class Daemon:
         self._watcher.stop()
         self._heartbeat.close()
         self._house.push.close()
+        self._house.keeper.close()
         with suppress(OSError, sqlite3.Error):  # a full disk must not keep us from ending
             self._house.board.farewell(self._snapshot())
             self.journal.append("daemon stopped", pid=os.getpid(), cut_short=cut)

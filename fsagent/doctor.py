@@ -1,4 +1,7 @@
-"""Doctor: look at every file of a workspace and report all faults, not just the first. It changes nothing."""
+"""Doctor: look at every file of a workspace and report all faults, not just the first. Looking changes nothing.
+
+``rebuild`` builds the one thing anew that is no more than a copy: the index.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
 from fsagent.config import FILE, Settings, load_settings, place_of
-from fsagent.errors import DocumentError, SettingsError
+from fsagent.errors import AlreadyRunningError, DocumentError, SettingsError
 from fsagent.extensions import unknown_names
 from fsagent.model import Fault
 from fsagent.reporter import server_troubles
@@ -23,17 +27,21 @@ from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.approvals import explain_stray, names
 from fsagent.workspace.commands import read_command
 from fsagent.workspace.inbox import Inbox
-from fsagent.workspace.index import Index
-from fsagent.workspace.journal import read_records
-from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout
+from fsagent.workspace.index import Index, IndexVersionError
+from fsagent.workspace.journalcheck import check_journal
+from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout, make_places
 from fsagent.workspace.pins import PinBook
+from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.soul import Soul
+from fsagent.workspace.status import DAEMON_LOCK, read_snapshot
 from fsagent.workspace.taskfolder import TaskFolder
 from fsagent.workspace.tasks import conflict_copies
 from fsagent.workspace.taskstates import read_states
 from fsagent.workspace.tokens import Tokens
 from fsagent.workspace.usage import read_spent_file, usage_files
+
+_REBUILD = "; 'fsagent doctor --rebuild' builds it anew"
 
 
 class Report(Struct, frozen=True):
@@ -75,13 +83,34 @@ def examine(layout: Layout) -> Report:
                for name in conflict_copies(layout.root)]  # fmt: skip
     tasks, task_faults = _tasks(layout, runner)
     commands, command_faults = _commands(layout, settings, runner)
-    records, journal_faults = _journal(layout)
+    records, torn, journal_faults = _journal(layout)
     runs, run_faults = _runs(layout)
-    faults += [*task_faults, *command_faults, *journal_faults, *_usage(layout), *run_faults]
+    faults += [*task_faults, *command_faults, *journal_faults, *_usage(layout), *_removed(layout), *run_faults]
     looked = f"{tasks} tasks, {commands} waiting commands, {runs} runs and {records} journal records"
+    looked += f" ({torn} torn by a crash, with nothing lost around)" if torn else ""
     found = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no faults"
     held = f"; sandbox of programs: {held}" if held else ""
     return Report(faults, f"{found}; looked at settings, soul, {looked}{held}")
+
+
+def rebuild(layout: Layout) -> str:
+    """Build the index anew from the runs' folders; gives in words what came of it.
+
+    No daemon may run, for it has the old one open: raises ``AlreadyRunningError``.
+    """
+    from fsagent.files.locks import lock
+    from fsagent.recovery import rebuild_index
+
+    make_places(layout)
+    try:
+        with lock(layout.locks / DAEMON_LOCK, 0):
+            count = rebuild_index(layout)
+    except TimeoutError:
+        snapshot = read_snapshot(layout)
+        pid = snapshot.pid if snapshot else 0
+        why = f"a daemon runs on {layout.root} (pid {pid or 'unknown'}) and writes the index; stop it first"
+        raise AlreadyRunningError(why, pid) from None
+    return f"the index was built anew from the folders in .fsagent/runs; it lists {count} runs"
 
 
 def _places(layout: Layout) -> Iterator[Fault]:
@@ -147,14 +176,13 @@ def _commands(layout: Layout, settings: Settings, runner: Runner) -> tuple[int, 
     return len(scan.ready), faults
 
 
-def _journal(layout: Layout) -> tuple[int, list[Fault]]:
-    count, faults = 0, []
-    for path in sorted(layout.journal.glob("*.jsonl")):
-        for line, record in read_records(path):
-            count += 1
-            if record is None:
-                faults.append(Fault(layout.name(path), "is no record (torn by a crash, or damaged)", line))
-    return count, faults
+def _journal(layout: Layout) -> tuple[int, int, list[Fault]]:
+    """The chain of the journal; gives its lines, and how many of them a crash tore."""
+    try:
+        found = check_journal(layout.journal)
+    except OSError as error:
+        return 0, 0, [Fault(".fsagent/journal", f"cannot be read: {os.strerror(error.errno or 0)}")]
+    return found.records, found.torn, [Fault(layout.name(each.path), each.why, each.line) for each in found.findings]
 
 
 def _usage(layout: Layout) -> Iterator[Fault]:
@@ -170,34 +198,49 @@ def _usage(layout: Layout) -> Iterator[Fault]:
 
 def _runs(layout: Layout) -> tuple[int, list[Fault]]:
     """Every run's folder, and whether the index says the same as the folders."""
-    count, faults = 0, list[Fault]()
-    index = None
+    names = sorted(os.listdir(layout.runs)) if layout.runs.is_dir() else []
+    faults, index = list[Fault](), None
     try:
-        index = Index(layout.index, write=False)
-    except (FileNotFoundError, sqlite3.Error):
-        pass
-    try:
-        for name in sorted(os.listdir(layout.runs)) if layout.runs.is_dir() else ():
-            count += 1
-            folder = RunFolder(layout.runs / name)
-            summary = folder.summary()
-            where = f".fsagent/runs/{name}"
-            if summary is None:
-                faults.append(Fault(where, "has no envelope: steps.jsonl is missing or damaged"))
-                continue
-            events = folder.events()
-            if any(event["event"] == "settled" for event in events):
-                if not folder.result.exists() or not folder.command.exists():
-                    faults.append(Fault(where, "is settled but has no result.md or command.md"))
-                if index and index.get(name) != summary:
-                    faults.append(
-                        Fault(where, "differs from the index; the daemon lists it anew if the index is removed")
-                    )
+        with suppress(FileNotFoundError, IndexVersionError):  # the next daemon builds it
+            index = Index(layout.index, write=False)
+        for name in names:
+            faults += _run(layout, name, index)
+        lost = sorted(index.runs() - set(names)) if index else []
+        if lost and (lost := sorted(set(lost) - set(os.listdir(layout.runs)) - _removed_runs(layout))):
+            runs = f"{len(lost)} runs that have no folder, such as" if len(lost) > 1 else "a run that has no folder:"
+            why = f"lists {runs} {lost[0]}{_REBUILD}"
+            faults.append(Fault(layout.name(layout.index), why))
     except sqlite3.DatabaseError as error:
-        faults.append(
-            Fault(".fsagent/index.sqlite3", f"cannot be read ({error}); remove it, the daemon builds it anew")
-        )
+        faults.append(Fault(layout.name(layout.index), f"cannot be read ({error}){_REBUILD}"))
     finally:
         if index:
             index.close()
-    return count, faults
+    return len(names), faults
+
+
+def _run(layout: Layout, name: str, index: Index | None) -> Iterator[Fault]:
+    folder = RunFolder(layout.runs / name)
+    summary = folder.summary()
+    where = f".fsagent/runs/{name}"
+    if summary is None and not folder.path.is_dir():
+        return  # the daemon has just removed it
+    if summary is None:
+        yield Fault(where, "has no envelope: steps.jsonl is missing or damaged")
+    elif folder.settled():
+        if not folder.result.exists() or not folder.command.exists():
+            yield Fault(where, "is settled but has no result.md or command.md")
+        if index and index.get(name) != summary:
+            yield Fault(where, f"differs from the index{_REBUILD}")
+
+
+def _removed_runs(layout: Layout) -> set[str]:
+    """Those that retention removed: a daemon that is just doing it tells the index last."""
+    return {each.run for path in removed_files(layout.removed) for _, each in read_removed(path) if each}
+
+
+def _removed(layout: Layout) -> Iterator[Fault]:
+    for path in removed_files(layout.removed):
+        for line, (_, removed) in enumerate(read_removed(path), 1):
+            if removed is None:
+                why = "is no removed run (torn by a crash, or damaged); what it told is not known any more"
+                yield Fault(layout.name(path), why, line)

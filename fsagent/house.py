@@ -13,6 +13,7 @@ from fsagent.config import Settings
 from fsagent.gates import GateKeeper
 from fsagent.home import WorkspaceHome, resolved
 from fsagent.intake import Intake
+from fsagent.keeper import Keeper
 from fsagent.notices import Notices
 from fsagent.pipeline import Pipeline
 from fsagent.purse import Breaker, Purse, model_secrets
@@ -73,6 +74,8 @@ class House:
             layout, settings, journal, self.index, self.soul, self.home, runner, self.workers, self.purse,
             self.secrets, now, stopping,
         )  # fmt: skip
+
+        self.keeper = Keeper(layout, settings, journal, self.index, now, wake)
 
     def secrets(self) -> Mapping[str, str]:
         """The secrets, read again, for a key may have been replaced; what they are now, and what they were while this

@@ -220,7 +220,9 @@ class Pipeline:
     def _understand(self, folder: RunFolder, envelope: Envelope, attempt: int) -> Admitted | Again | None:
         settings = self._settings()
         raw, file = folder.raw(), envelope.path or envelope.name
-        earlier = repeats.delivered_before(self._layout, self._index, envelope)
+        earlier = repeats.ran_before(self._index, envelope) or repeats.delivered_before(
+            self._layout, self._index, envelope
+        )
         if earlier:
             self._set_aside(folder, envelope, earlier)
             return None

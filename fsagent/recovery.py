@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from fsagent.workspace.index import Index, IndexVersionError, command_text
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import RunFolder
 
+_T = TypeVar("_T")
 YOUNG = 3600.0
 AT_ONCE = 1_000
 
@@ -40,18 +45,67 @@ def recover(layout: Layout, index: Index) -> list[RunFolder]:
     Costs one look at the folder names and at the index's if nothing is missing there. A kill in the middle costs the
     last ``AT_ONCE`` runs.
     """
-    runs = set(index.open_runs())
-    for number, name in enumerate(sorted(set(os.listdir(layout.runs)) - index.runs()), 1):
+    take_in_removed(layout, index)
+    runs, folders, listed = set(index.open_runs()), set(os.listdir(layout.runs)), index.runs()
+    for name in listed - folders:
+        if index.removed.get(name):  # a crash came between the folder's end and the row's; others a person removed
+            index.remove(name, "")
+    for number, name in enumerate(sorted(folders - listed), 1):
         if number % AT_ONCE == 0:
             index.commit()
-        folder = RunFolder(layout.runs / name)
-        summary, envelope = folder.summary(), folder.envelope()
-        settled = any(event.get("event") == "settled" for event in folder.events())
-        if settled and summary and envelope:
-            index.put(summary, key=envelope.key, is_open=False, text=command_text(folder))
-        else:
+        if not _enlist(index, RunFolder(layout.runs / name)):
             runs.add(name)  # listed when it is admitted, for it may be the empty beginning of a claim
     return [RunFolder(layout.runs / run) for run in sorted(runs) if (layout.runs / run).is_dir()]
+
+
+def rebuild_index(layout: Layout) -> int:
+    """Build the index from the run folders and put it in the old one's place; gives how many runs it lists.
+
+    Only for who holds the daemon's lock. Before the last moment a crash leaves the old index as it was, in that moment
+    it leaves none, and then the next daemon builds it. Raises ``OSError`` and ``sqlite3.Error``.
+    """
+    fresh = layout.index.with_name(f"{layout.index.name}.new")
+    _remove(fresh)
+    index = Index(fresh, write=True)
+    try:
+        take_in_removed(layout, index)
+        for number, name in enumerate(sorted(os.listdir(layout.runs)), 1):
+            _enlist(index, RunFolder(layout.runs / name), also_open=True)
+            if number % AT_ONCE == 0:
+                index.commit()
+        count = index.count()
+    finally:
+        index.close()
+    _remove(layout.index)  # what belongs to the old one must not be taken for a part of the new one
+    os.rename(fresh, layout.index)
+    return count
+
+
+def take_in_removed(layout: Layout, index: Index) -> None:
+    """Let the index know what the files of removed runs say, and it does not; forget what no file says any more."""
+    known = index.removed.read_up_to()
+    for path in removed_files(layout.removed):
+        name = layout.name(path)
+        start, size = known.pop(name, 0), path.stat().st_size
+        if start == size:
+            continue
+        for batch in _batched(read_removed(path, start if start < size else 0), AT_ONCE):  # 0: it lost its end
+            index.removed.put(name, [removed for _, removed in batch if removed], batch[-1][0])
+            index.commit()
+    for name in known:
+        index.removed.forget(name)
+
+
+def _enlist(index: Index, folder: RunFolder, *, also_open: bool = False) -> bool:
+    """List a run as its folder tells it; False where it is not settled, or tells nothing."""
+    summary, envelope, settled = folder.summary(), folder.envelope(), folder.settled()
+    if summary is None or envelope is None:
+        return False
+    if settled:
+        index.put(summary, key=envelope.key, is_open=False, text=command_text(folder))
+    elif also_open and (folder.claimed.exists() or folder.ended()):  # or it is the empty beginning of a claim
+        index.put(summary, key=envelope.key, is_open=True)
+    return settled
 
 
 def clear_temporary(layout: Layout, now: datetime) -> None:
@@ -74,3 +128,9 @@ def _anew(path: Path) -> Index:
 def _remove(path: Path) -> None:
     for tail in ("", "-wal", "-shm"):
         path.with_name(path.name + tail).unlink(missing_ok=True)
+
+
+def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

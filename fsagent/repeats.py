@@ -25,6 +25,12 @@ def delivered_before(layout: Layout, index: Index, envelope: Envelope) -> Run | 
     return None
 
 
+def ran_before(index: Index, envelope: Envelope) -> Run | None:
+    """This very run, if it ended long ago and was removed since: whoever hands it in again could not see that."""
+    removed = index.removed.get(envelope.run)
+    return removed.as_run("") if removed else None
+
+
 def taken_id(layout: Layout, index: Index, envelope: Envelope, command: Command) -> list[Fault]:
     """The fault of an ``id`` that has its run already.
 

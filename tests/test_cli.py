@@ -540,6 +540,7 @@ FAULTS = {
     ".fsagent/journal/2026-01.jsonl": b'{"event": "a", "time": "2026-01-01T00:00:00Z"}\n{"ev',
     ".fsagent/usage/2026-01.jsonl": b'{"time": "2026-01-01T00:00:00Z", "run": "r", "trigger": "cli"}\n\n{"ti',
     ".fsagent/runs/20260101-000000-abcde/steps.jsonl": b"\xff\xfe{{",
+    ".fsagent/removed/2026-01.jsonl": b'{"run": "r"}\n',
 }
 TOLD = [
     "fsagent.yaml:1:1: timeout:",
@@ -556,6 +557,7 @@ TOLD = [
     ".fsagent/journal/2026-01.jsonl:2: is no record",
     ".fsagent/usage/2026-01.jsonl:3: is no model turn",
     ".fsagent/runs/20260101-000000-abcde: has no envelope",
+    ".fsagent/removed/2026-01.jsonl:1: is no removed run",
     "outbox/: must be a folder",
 ]
 

@@ -16,6 +16,7 @@ from fsagent.extensions import unknown_names
 from fsagent.files.fields import Amount, Duration
 from fsagent.files.yamltext import load_mapping, plain
 from fsagent.home import resolved
+from fsagent.keepsettings import DAY, KeepSettings, Kept
 from fsagent.mcpsettings import filled
 from fsagent.modelsettings import BudgetSettings
 
@@ -75,6 +76,10 @@ def test_the_template_names_every_setting_with_its_default(tmp_path: Path) -> No
     for name, part in shown["budget"].items():
         assert list(part) == list(getattr(everything.budget, name).__struct_fields__)
     assert everything.budget == BudgetSettings()
+    assert list(shown["keep"]) == list(KeepSettings.__struct_fields__)
+    for name, part in shown["keep"].items():
+        assert name == "unread" or list(part) == list(Kept.__struct_fields__)
+    assert everything.keep == KeepSettings()
     assert set(everything.secrets) == {"github"}
     assert list(shown["api"]) == list(ApiSettings.__struct_fields__)
     assert everything.api == ApiSettings()
@@ -106,6 +111,7 @@ triggers:
 trust: {read: ["notes/*"]}
 model: {name: "ollama:qwen3", temperature: 0.5}
 budget: {run: {steps: 5}, task: {runs: off}, day: {tokens: 1.5M}, month: {cost: 0.50}}
+keep: {unread: 2w, archive: {age: off, size: 500MB}, failed: {age: 3y}, journal: {size: off}, usage: {age: 400d}}
 sandbox: off
 sandbox_network: true
 sandbox_read: ~/.local
@@ -122,6 +128,9 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
     assert isinstance(settings.scan_interval, Duration)
     assert settings.budget.task.runs == Amount.off()
     assert (settings.budget.run.steps, settings.budget.day.tokens, settings.budget.month.cost) == (5, 1_500_000, 0.5)
+    keep, never = settings.keep, float("inf")
+    assert (keep.unread, keep.archive.age, keep.archive.size, keep.failed.age) == (14 * DAY, never, 5e8, 3 * 365 * DAY)
+    assert (keep.failed.size, keep.journal.age, keep.journal.size, keep.runs.age) == (1e9, 730 * DAY, never, 90 * DAY)
     files = settings.servers["files"]
     assert (files.args, files.env, files.timeout, files.read_only) == (("-y", "x"), {"A": "1"}, 5, "trust")
     assert list(settings.tools["shell"]) == ["df *", "*"], "the order of patterns is the order of the file"
@@ -154,6 +163,12 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("scan_interval: 0s", "must be at least"),
         ("shutdown_wait: -1s", "is no duration"),
         ("approval_timeout: 0.5s", "must be at least 1s"),
+        ("keep: {unread: 6d}", "keep.unread: must be at least 7d"),
+        ("keep: {unread: off}", "keep.unread: must be at least 7d, and not off"),
+        ("keep: {archive: {age: soon}}", "keep.archive.age: 'soon' is no age; write for instance 90d or 2y, or off"),
+        ("keep: {archive: {size: 5 apples}}", "'5 apples' is no size; write for instance 500MB or 2GB, or off"),
+        ("keep: {inbox: {age: 1d}}", "keep.inbox: is not known here"),
+        ("keep: {runs: 90d}", "keep.runs: "),
         ("sandbox: maybe", "sandbox: cannot be 'maybe'"),
         ("sandbox_network: some", "must be true or false"),
         ("sandbox_read: [relative]", "write a path from / or ~/ on, such as ~/.local"),

@@ -31,6 +31,7 @@ FLOORS = {
         "definitions",
         "facts",
         "files",
+        "keepsettings",
         "mcpsettings",
         "memory",
         "modelfind",
@@ -78,6 +79,9 @@ FLOORS = {
         "inforce",
         "home",
         "intake",
+        "keeper",
+        "oldrecords",
+        "retention",
         "lanes",
         "parking",
         "pipeline",
@@ -97,6 +101,7 @@ DISK = {"os", "pathlib", "io", "shutil", "tempfile", "sqlite3", "subprocess", "s
 AT_THE_COUNTER = {
     "fsagent.faces.cli": {"fsagent.contact", "fsagent.foreground", "fsagent.doctor"},
     "fsagent.faces.commands_model": {"fsagent.modelcheck"},
+    "fsagent.faces.commands_prune": {"fsagent.keeper", "fsagent.retention"},
 }
 
 # Nothing that an idle daemon needs: network, encryption, other event loops, agent and web libraries.

@@ -34,7 +34,8 @@ def test_a_record_is_a_line_of_json_with_time_and_event(tmp_path: Path) -> None:
     lines = (tmp_path / "2026-11.jsonl").read_bytes().split(b"\n")
     assert len(lines) == 3
     first = json.loads(lines[0])
-    assert first == {"time": "2026-11-30T23:59:58Z", "event": "started", "run": "r1", "error": "two\nlines ü"}
+    place = {"seq": 1, "hash": first["hash"]}  # in the chain: tests/test_chain.py
+    assert first == {"time": "2026-11-30T23:59:58Z", "event": "started", "run": "r1", "error": "two\nlines ü", **place}
     assert [each["event"] for each in seen] == ["started", "finished"]
 
 

@@ -428,10 +428,11 @@ def test_the_settings_template_of_a_new_workspace_agrees(tmp_path: Path) -> None
         "secrets",
         "mcp_servers",
     }  # shown with an example in the place of a default
-    budget = stated.pop("budget")
+    groups = {name: stated.pop(name) for name in ("budget", "keep")}
     assert {name for name in stated if shown[name] != stated[name]} == examples
-    part = layout.settings.read_text().partition("# budget:\n")[2].partition("\n\n")[0]
-    assert f"{{{', '.join(re.findall(r'^#   ([a-z]+: {.*})$', part, re.MULTILINE))}}}" == budget
+    for name, said in groups.items():
+        part = layout.settings.read_text().partition(f"# {name}:\n")[2].partition("\n\n")[0]
+        assert f"{{{', '.join(re.findall(r'^#   ([a-z]+: .*)$', part, re.MULTILINE))}}}" == said
     part = layout.settings.read_text().partition("# api:\n")[2]
     assert dict(re.findall(r"^#   (\w+): (.*?)\s+#", part, re.MULTILINE)) == api
 

@@ -17,6 +17,7 @@ from fsagent.faces.commands_access import token
 from fsagent.faces.commands_approvals import answer, approvals, approve, refuse
 from fsagent.faces.commands_mcp import mcp
 from fsagent.faces.commands_model import check_name, model, offer
+from fsagent.faces.commands_prune import prune
 from fsagent.faces.commands_runs import cancel, retry
 from fsagent.faces.commands_serve import api
 from fsagent.faces.commands_servers import named, servers
@@ -166,18 +167,23 @@ for each in (cancel, retry, approvals, approve, answer, refuse):
 
 main.add_command(tasks)
 main.add_command(usage)
+main.add_command(prune)
 
 
 @main.command()
 @workspace_option
 @json_option
-def doctor(root: Path, as_json: bool) -> None:
+@click.option("--rebuild", is_flag=True, help="First build the index anew from the files; no daemon may run.")
+def doctor(root: Path, as_json: bool, rebuild: bool) -> None:
     """Check every file and report all faults; exit code 1 if there are any."""
-    from fsagent.doctor import examine
+    from fsagent import doctor
     from fsagent.faces.text import as_json_text
     from fsagent.workspace.layout import open_workspace
 
-    report = examine(open_workspace(root))
+    layout = open_workspace(root)
+    if rebuild:
+        click.echo(doctor.rebuild(layout), err=as_json)
+    report = doctor.examine(layout)
     if as_json:
         click.echo(as_json_text(report))
     else:

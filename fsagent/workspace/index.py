@@ -25,9 +25,10 @@ from msgspec import Struct
 
 from fsagent.errors import DocumentError
 from fsagent.model import Run, Usage
+from fsagent.workspace.removedindex import SCHEMA, RemovedRuns
 from fsagent.workspace.runs import RunFolder
 
-VERSION = 2
+VERSION = 3
 """What is written into the file; the negative of it where SQLite cannot search. Any other file is built anew."""
 
 MAX_TEXT = 64 * 1024
@@ -60,6 +61,7 @@ CREATE VIRTUAL TABLE texts USING fts5 (
     command, text, answer, error, content='', tokenize='unicode61 remove_diacritics 2'
 );
 """
+_FORGET_TEXTS = "INSERT INTO texts (texts, rowid, command, text, answer, error) VALUES ('delete', ?, ?, ?, ?, ?)"
 _QUOTES = str.maketrans("“”„«»\0", '""""" ')
 
 
@@ -97,6 +99,7 @@ class Index:
             modules = "SELECT count(*) FROM pragma_module_list WHERE name = ?"
             self._searches = bool(self._db.execute(modules, (_SEARCH_MODULE,)).fetchone()[0])
             self._prepare(path, write=write)
+            self.removed = RemovedRuns(self._db, self._lock)
         except (sqlite3.Error, FileNotFoundError):
             self._db.close()
             raise
@@ -111,8 +114,7 @@ class Index:
         )  # fmt: skip
         record = msgspec.json.encode(run)
         with self._lock:
-            if not self._db.in_transaction:
-                self._db.execute("BEGIN")
+            self._begin()
             known = self._db.execute("SELECT doc, digest FROM runs WHERE run = ?", (run.run,)).fetchone()
             doc, was = known or (0, b"")
             texts = [] if is_open or not self._searches else _texts_of(run, text)
@@ -125,6 +127,27 @@ class Index:
                 self._texts[doc] = texts
             if len(self._texts) >= TEXTS_AT_ONCE:
                 self._put_texts()
+
+    def remove(self, run: str, text: str) -> None:
+        """Forget a run that is settled, with its words; ``text`` is its command's, as it was put."""
+        with self._lock:
+            found = self._db.execute("SELECT doc, digest, record FROM runs WHERE run = ?", (run,)).fetchone()
+            if not found:
+                return
+            doc, digest, record = found
+            self._begin()
+            self._put_texts()
+            texts = _texts_of(msgspec.json.decode(record, type=Run), text) if doc and self._searches else []
+            if texts and _digest(texts) == digest:  # or they are never found, and go with the next building
+                self._db.execute(_FORGET_TEXTS, (doc, *texts))
+            self._db.execute("DELETE FROM runs WHERE run = ?", (run,))
+
+    def settled_after(self, at: float, run: str, limit: int) -> list[tuple[float, Run]]:
+        """Settled runs, oldest first, behind one of that start (in seconds since 1970) and id."""
+        how = "SELECT at, record FROM runs INDEXED BY runs_at WHERE (at, run) > (?, ?) AND NOT open ORDER BY at, run"
+        with self._lock:
+            rows = self._db.execute(f"{how} LIMIT ?", (at, run, limit)).fetchall()
+        return [(row[0], msgspec.json.decode(row[1], type=Run)) for row in rows]
 
     def commit(self) -> None:
         """Let other processes see what was put; our own look-ups see it at once."""
@@ -245,12 +268,15 @@ class Index:
         return [row[0] for row in rows]
 
     def by_id(self, command_id: str) -> list[Run]:
-        """The runs of commands with this id, newest first."""
-        return self._select("WHERE id = ? AND id != '' ORDER BY at DESC", (command_id,))
+        """The runs of commands with this id, newest first; behind them those that were removed (``removed``)."""
+        runs = self._select("WHERE id = ? AND id != '' ORDER BY at DESC", (command_id,))
+        return runs + self.removed.of("id", command_id)
 
     def by_key(self, key: str) -> list[Run]:
-        """The runs of this very file (name, content, time), newest first."""
-        return self._select("WHERE key = ? AND key != '' ORDER BY at DESC", (key,))
+        """The runs of this very file (name, content, time), newest first; behind them those that were removed
+        (``removed``)."""
+        runs = self._select("WHERE key = ? AND key != '' ORDER BY at DESC", (key,))
+        return runs + self.removed.of("key", key)
 
     def last_of(self, command: str, *, but: str) -> Run | None:
         """The newest run of a command of this name, other than the run ``but``."""
@@ -293,10 +319,14 @@ class Index:
             self._db.execute("PRAGMA synchronous=OFF")
         if empty:
             texts = _TEXTS if self._searches else ""
-            self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{texts}PRAGMA user_version={ours};COMMIT;")
+            self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{SCHEMA}{texts}PRAGMA user_version={ours};COMMIT;")
         if write and self._searches:
             newest = self._db.execute("SELECT rowid FROM texts ORDER BY rowid DESC LIMIT 1").fetchone()
             self._next_doc = newest[0] + 1 if newest else 1
+
+    def _begin(self) -> None:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN")
 
     def _put_texts(self) -> None:
         """Add the words of what was put. Together: FTS5 writes out what it has whenever another table is written."""

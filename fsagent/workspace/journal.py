@@ -1,6 +1,8 @@
 """The journal: an append-only record of what happened, one JSON object a line, one file a month.
 
-``.fsagent/journal/2026-11.jsonl``. Records are ordered as they were written; a crash can only tear the last one.
+``.fsagent/journal/2026-11.jsonl``. Records are ordered as they were written; a crash can only tear the last one. Each
+carries its number and a hash over itself and the record before it (``chain``), across months, restarts and torn lines;
+who reads does not verify, ``journalcheck`` does.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +23,7 @@ from msgspec import Struct
 
 from fsagent.files.atomic import write_all
 from fsagent.secrets import Redactor
+from fsagent.workspace.chain import HEAD_EVERY, Link, chain, newest_link, write_head
 
 Listener = Callable[[dict[str, Any]], None]
 _POSITION = re.compile(r"([0-9]{4}-[0-9]{2}):([0-9]{1,18})")
@@ -43,8 +47,10 @@ class Journal:
         self._sync_lock = threading.Lock()
         self._fd = -1
         self._month = ""
+        self._last: Link | None = None  # None until it is read from the files
         self._written = 0
         self._synced = 0
+        self._next_head = 0.0
 
     def append(self, event: str, *, durable: bool = False, **fields: Any) -> None:
         """Record that something happened; ``durable`` returns only when a power cut cannot take it away.
@@ -55,12 +61,12 @@ class Journal:
         record = {"time": now, "event": event, **fields}
         if self.redactor:
             record = self.redactor.value(record)
-        line = msgspec.json.encode(record) + b"\n"
+        encoded = msgspec.json.encode(record)
         with self._lock:
             month = f"{now:%Y-%m}"
             if month != self._month:
                 self._open(month)
-            write_all(self._fd, line)
+            self._write(encoded)
             self._written += 1
         if durable:
             self.sync()
@@ -82,12 +88,15 @@ class Journal:
         with self._sync_lock:
             if self._synced < mine:
                 with self._lock:  # a copy, for a new month closes the file that this thread waits for
-                    reach, fd = self._written, os.dup(self._fd)
+                    reach, last, fd = self._written, self._last, os.dup(self._fd)
                 try:
                     os.fdatasync(fd)
                 finally:
                     os.close(fd)
                 self._synced = reach
+                if last and time.monotonic() >= self._next_head:
+                    self._next_head = time.monotonic() + HEAD_EVERY
+                    write_head(self._folder, last)
 
     def close(self) -> None:
         """Sync and close; a later ``append`` opens it again."""
@@ -95,7 +104,19 @@ class Journal:
             if self._fd >= 0:
                 os.fsync(self._fd)
                 os.close(self._fd)
+                if self._last:
+                    write_head(self._folder, self._last)
             self._fd, self._month, self._synced = -1, "", self._written
+
+    def _write(self, record: bytes) -> None:
+        line, link = chain(self._last or newest_link(self._folder), record)
+        try:
+            write_all(self._fd, line)
+        except OSError:  # what came through is closed off, and looked at, when the file is opened again
+            os.close(self._fd)
+            self._fd, self._month, self._last = -1, "", None
+            raise
+        self._last = link
 
     def _open(self, month: str) -> None:
         fd = open_append(self._folder / f"{month}.jsonl")

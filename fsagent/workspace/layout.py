@@ -11,7 +11,7 @@ from fsagent.errors import WorkspaceError
 
 FORMAT = 1
 PLACES = ("inbox", "outbox", "tasks", "approvals", "archive", "failed")
-MACHINE_PLACES = ("runs", "drop", "cancel", "keys", "tmp", "locks", "tasks", "journal", "usage")
+MACHINE_PLACES = ("runs", "drop", "cancel", "keys", "tmp", "locks", "tasks", "journal", "usage", "removed")
 
 
 class Layout:
@@ -39,11 +39,14 @@ class Layout:
         self.task_states = self.machine / "tasks"
         self.journal = self.machine / "journal"
         self.usage = self.machine / "usage"
+        self.removed = self.machine / "removed"
         self.index = self.machine / "index.sqlite3"
         self.beat = self.machine / "daemon.json"
         self.tokens = self.machine / "tokens.json"
         self.keys = self.machine / "keys"
         self.allowed = self.machine / "allowed.json"
+        self.kept = self.machine / "kept.json"
+        self.prune = self.cancel / ".prune"  # somebody asks for a pass of retention
         self.breaker = self.machine / "breaker.json"
         self.servers = self.machine / "mcp"
 
