@@ -7,7 +7,6 @@ between costs nothing: the run of a (task, slot) has one name, and exists.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -25,12 +24,13 @@ from fsagent.model import Task
 from fsagent.openruns import OpenRuns
 from fsagent.slotjobs import RETRY_AFTER_TROUBLE, SlotJob, SlotScheduler
 from fsagent.timetable import Slots, Timetable
+from fsagent.trouble import REFUSALS, Trouble
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.tasks import TaskBook, slots_of
 from fsagent.workspace.taskstates import TaskState
 
 MOST_QUEUED = 10
-_TROUBLE = (OSError, sqlite3.Error, ValueError, ArithmeticError)
+_TROUBLE = (*REFUSALS, ValueError, ArithmeticError)
 _SECOND = timedelta(seconds=1)
 
 
@@ -68,9 +68,12 @@ class Clock:
         barred: Callable[[Task], str] = lambda task: "",
         replace: Callable[[str, str], None] = lambda run, why: None,
         told: Callable[[Task, str], None] = lambda task, fault: None,
+        *,
+        trouble: Trouble,
     ) -> None:
         self._book, self._settings, self._journal, self._runs = book, settings, journal, runs
         self._gates, self._barred, self._replace, self._told = gates, barred, replace, told
+        self._trouble = trouble
         self._scheduler = SlotScheduler(datetime.fromtimestamp(0, UTC))
         self._jobs: dict[str, SlotJob] = {}
         self._left: dict[str, tuple[datetime, bool]] = {}  # since when a task has no job, and whether its file is gone
@@ -92,7 +95,9 @@ class Clock:
             try:
                 self._arm(name, now)
             except _TROUBLE as error:
-                self._complain(name, error)
+                self._failed(name, error)
+            else:
+                self._trouble.worked(_source(name))
         self._begun = True
 
     def tick(self, now: datetime) -> float | None:
@@ -178,11 +183,12 @@ class Clock:
             return schedule.CancelJob
         slots = job.slots = job.slots or slots_of(task, self._settings())
         try:
-            return self._settle(job, task, slots, state, now)
+            more = self._settle(job, task, slots, state, now)
         except _TROUBLE as error:  # a full or failing disk: nothing is settled, and it is tried again
-            self._complain(task.name, error)
-            job.due = now.timestamp() + RETRY_AFTER_TROUBLE
-        return None
+            job.due = now.timestamp() + self._failed(task.name, error)
+            return None
+        self._trouble.worked(_source(task.name))
+        return more
 
     def _settle(self, job: SlotJob, task: Task, slots: Slots, state: TaskState, now: datetime) -> object:
         asked = self._asked.get(task.name)
@@ -275,17 +281,20 @@ class Clock:
             )  # fmt: skip
             self._told(task, why if verdict.fault else "")
         except _TROUBLE as error:  # these slots are not settled: they are looked at again
-            self._complain(task.name, error)
-            self._give_job(task.name, self._scheduler.now.timestamp() + RETRY_AFTER_TROUBLE, None)
+            rest = self._failed(task.name, error)
+            self._give_job(task.name, self._scheduler.now.timestamp() + rest, None)
 
     def _keep(self, name: str, **changes: Any) -> None:
         """Note what can be found out again: a disk that does not take it costs nothing but that."""
         with suppress(OSError):
             self._book.set_state(name, durable=False, **changes)
 
-    def _complain(self, task: str, error: Exception) -> None:
-        with suppress(OSError):
-            self._journal.append("error", task=task, error=str(error))
+    def _failed(self, task: str, error: Exception) -> float:
+        """Nothing was settled; gives the seconds until it is tried again."""
+        if isinstance(error, REFUSALS):
+            return self._trouble.failed(_source(task), error)
+        self._journal.tell("error", task=task, error=str(error))
+        return RETRY_AFTER_TROUBLE
 
     def _set(self, now: datetime) -> bool:
         """Set the clock; True if it went back, and then no task has a job: each is given one anew."""
@@ -298,6 +307,10 @@ class Clock:
             self._scheduler.cancel_job(job)
         self._jobs.clear()
         return True
+
+
+def _source(task: str) -> str:
+    return f"tasks/{task}"
 
 
 def slot_run(task: str, slot: datetime) -> str:

@@ -8,9 +8,11 @@ import sqlite3
 from datetime import datetime
 from pathlib import Path
 
-from fsagent.workspace.index import Index, IndexVersionError, command_text
+from fsagent.trouble import is_damaged
+from fsagent.workspace.index import Index, IndexVersionError, put_aside
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder
+from fsagent.workspace.searched import command_text
 
 YOUNG = 3600.0
 AT_ONCE = 1_000
@@ -24,12 +26,16 @@ def open_index(layout: Layout) -> Index:
     except IndexVersionError:
         _remove(layout.index)
         return Index(layout.index, write=True)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if not is_damaged(error):
+            raise
         return _anew(layout.index)
     try:
         index.count()
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
         index.close()
+        if not is_damaged(error):
+            raise
         return _anew(layout.index)
     return index
 
@@ -66,8 +72,7 @@ def clear_temporary(layout: Layout, now: datetime) -> None:
 
 
 def _anew(path: Path) -> Index:
-    os.replace(path, path.with_name(path.name + ".damaged"))
-    _remove(path)
+    put_aside(path)
     return Index(path, write=True)
 
 

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec import Struct
 
-from fsagent.files.atomic import write_all
+from fsagent.files.atomic import append_whole, is_doubted, sync_written, write_all
 from fsagent.secrets import Redactor
 
 Listener = Callable[[dict[str, Any]], None]
@@ -60,17 +60,23 @@ class Journal:
             month = f"{now:%Y-%m}"
             if month != self._month:
                 self._open(month)
-            write_all(self._fd, line)
+            append_whole(self._fd, line)
             self._written += 1
         if durable:
             self.sync()
         for listener in self._listeners:
             listener(record)
 
-    def complain(self, error: Exception, run: str = "", command: str = "") -> None:
-        """Record that something failed, if that can be written at all; else status and health will show it."""
-        with suppress(OSError):
-            self.append("error", error=str(error) or repr(error), run=run, command=command)
+    def tell(self, event: str, **fields: Any) -> bool:
+        """As ``append``; but where it cannot be written, the listeners hear it all the same. False then."""
+        try:
+            self.append(event, **fields)
+        except OSError:
+            record = {"time": self._now().astimezone(UTC), "event": event, **fields}
+            for listener in self._listeners:
+                listener(self.redactor.value(record) if self.redactor else record)
+            return False
+        return True
 
     def heard_by(self, listener: Listener) -> None:
         """Let somebody else see the records from now on, in the thread that writes them; so it must not wait."""
@@ -82,35 +88,54 @@ class Journal:
         with self._sync_lock:
             if self._synced < mine:
                 with self._lock:  # a copy, for a new month closes the file that this thread waits for
-                    reach, fd = self._written, os.dup(self._fd)
-                try:
-                    os.fdatasync(fd)
-                finally:
-                    os.close(fd)
+                    reach, path, doubted = self._written, self._path(self._month), is_doubted(self._fd)
+                    if doubted:  # nobody may append meanwhile
+                        sync_written(path, self._fd)
+                        self._let_go()
+                    fd = -1 if doubted else os.dup(self._fd)
+                if not doubted:
+                    try:
+                        sync_written(path, fd)
+                    finally:
+                        os.close(fd)
                 self._synced = reach
 
     def close(self) -> None:
         """Sync and close; a later ``append`` opens it again."""
         with self._sync_lock, self._lock:
-            if self._fd >= 0:
-                os.fsync(self._fd)
-                os.close(self._fd)
-            self._fd, self._month, self._synced = -1, "", self._written
+            try:
+                if self._fd >= 0:
+                    sync_written(self._path(self._month), self._fd)
+            finally:
+                self._let_go()
+                self._synced = self._written
 
     def _open(self, month: str) -> None:
-        fd = open_append(self._folder / f"{month}.jsonl")
         if self._fd >= 0:
-            os.fsync(self._fd)
+            sync_written(self._path(self._month), self._fd)
+            self._let_go()
+        self._fd, self._month = open_append(self._path(month)), month
+
+    def _let_go(self) -> None:
+        """The next record opens the file again."""
+        if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._month = fd, month
+        self._fd, self._month = -1, ""
+
+    def _path(self, month: str) -> Path:
+        return self._folder / f"{month}.jsonl"
 
 
 def open_append(path: Path) -> int:
     """Open a file of records for appending; a last line that a crash tore is closed off first."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    size = os.fstat(fd).st_size
-    if size and os.pread(fd, 1, size - 1) != b"\n":
-        write_all(fd, b"\n")
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            write_all(fd, b"\n")
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
