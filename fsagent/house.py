@@ -95,7 +95,7 @@ class House:
 
     def mend(self) -> None:
         """Build the list of runs anew where it is damaged, or somebody removed it."""
-        if self.trouble.damaged or self.index.is_gone():
+        if self.trouble.damaged or self.index.is_lost():
             self.index.renew()
             recovery.recover(self._layout, self.index)
             self.index.commit()

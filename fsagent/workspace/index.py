@@ -23,6 +23,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
+from fsagent.files.atomic import read_file
 from fsagent.model import Run, Usage
 from fsagent.workspace.searched import digest_of, phrases, plain, texts_of
 
@@ -31,6 +32,7 @@ VERSION = 2
 
 TEXTS_AT_ONCE = 100
 
+_HEAD = b"SQLite format 3\0"
 _SEARCH_MODULE = "fts5"
 _SCHEMA = """
 CREATE TABLE runs (
@@ -146,9 +148,13 @@ class Index:
                 self._db.execute("COMMIT")
             self._unsaved.clear()
 
-    def is_gone(self) -> bool:
-        """True if the file that is written to has gone, or another one lies in its place."""
-        return _identity(self._path) != self._identity
+    def is_lost(self) -> bool:
+        """True if the file that is written to has gone, or another one lies in its place, or it has no beginning of
+        ours. Limit: other damage is found when SQLite comes upon it."""
+        if _identity(self._path) != self._identity:
+            return True
+        head = read_file(self._path, len(_HEAD))
+        return bool(head) and head != _HEAD
 
     def renew(self) -> None:
         """Begin with an empty file, for the one there is no good; it is kept beside as ``….damaged``. Raises
