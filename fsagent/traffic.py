@@ -111,6 +111,8 @@ class Traffic:
         try:
             self._heartbeat.take_up(folder)
             admitted = self._pipeline.admit(folder, anew=folder.run in self._refused)
+            if isinstance(admitted, Parked):
+                self.parking.park(folder)
         except REFUSALS as error:
             if folder.path.is_dir():
                 self._in_trouble(folder, error)
@@ -122,9 +124,7 @@ class Traffic:
         self._done(folder)
         if isinstance(admitted, Again):
             self._intake.again(folder, admitted.at)
-        elif isinstance(admitted, Parked):
-            self.parking.park(folder)
-        else:
+        elif admitted is None:
             self._heartbeat.ended(folder.run)
 
     def _work(self, runs: Sequence[Admitted]) -> None:
@@ -138,7 +138,10 @@ class Traffic:
             return
         for run in runs:
             self._execute(run, ended)
-        troubled = {trouble.folder.run: error for trouble, error in self._pipeline.complete(ended)}
+        try:
+            troubled = {trouble.folder.run: error for trouble, error in self._pipeline.complete(ended)}
+        except Exception as error:  # noqa: BLE001  # as above
+            troubled = {each.folder.run: error for each in ended}
         for each in ended:
             if each.folder.run in troubled:
                 self._in_trouble(each.folder, troubled[each.folder.run], each.envelope.name)
@@ -152,6 +155,8 @@ class Traffic:
             return
         try:
             outcome = self._pipeline.execute(run)
+            if isinstance(outcome, Parked):
+                self.parking.park(outcome.folder)
         except Exception as error:  # noqa: BLE001  # around a thread's loop, as above
             self._in_trouble(run.folder, error, run.command.name)
             return
@@ -159,12 +164,10 @@ class Traffic:
             self._done(run.folder)
         if isinstance(outcome, Again):
             self._intake.again(outcome.folder, outcome.at)
-            self._wake("cancel")
-        elif isinstance(outcome, Parked):
-            self.parking.park(outcome.folder)
-            self._wake("cancel")
-        elif outcome is not None:
+        if isinstance(outcome, Ended):
             ended.append(outcome)
+        elif outcome is not None:
+            self._wake("cancel")
 
     def _in_trouble(self, folder: RunFolder, error: Exception, name: str = "") -> None:
         """The disk did not take it: the run stays as it is and is gone on with later."""

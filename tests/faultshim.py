@@ -32,7 +32,11 @@ class _Control(ctypes.Structure):
 
 def why_not() -> str:
     """Why this cannot be done here; "" where it can."""
-    return "" if shutil.which("gcc") else "gcc is not installed"
+    if shutil.which("gcc") is None:
+        return "gcc is not installed"
+    probe = ["gcc", "-E", "-include", "stdio.h", "-x", "c", "/dev/null"]
+    done = subprocess.run(probe, capture_output=True)
+    return "gcc finds no stdio.h (package libc6-dev)" if done.returncode else ""
 
 
 class BadDisk:
