@@ -68,7 +68,7 @@ class Trouble:
         """A source could not do what it should; gives the seconds after which it may try again. ``name`` is what people
         call it."""
         self.damaged |= is_damaged(error)
-        return self._note(source, kind_of(error), describe(self._layout, error), name or source)
+        return self._note(source, kind_of(self._layout, error), describe(self._layout, error), name or source)
 
     def look(self) -> str:
         """Why nothing new should be begun now, in words; "" where there is room. Asks the disk."""
@@ -193,10 +193,9 @@ def _wait_after(tries: int) -> float:
     return float(min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(tries - 1, 10)))
 
 
-def kind_of(error: Exception) -> str:
+def kind_of(layout: Layout, error: Exception) -> str:
     """The reason by its name in C: ``ENOSPC``, ``EIO``."""
-    number = _errno(error)
-    return errno.errorcode.get(number, "") or type(error).__name__
+    return errno.errorcode.get(_reason(layout, error), "") or type(error).__name__
 
 
 def is_passing(error: Exception) -> bool:
@@ -212,7 +211,7 @@ def is_damaged(error: Exception) -> bool:
 
 def describe(layout: Layout, error: Exception) -> str:
     """What is wrong, where, and what to do, in sentences."""
-    root, number = layout.root, _errno(error)
+    root, number = layout.root, _reason(layout, error)
     names = [str(name) for name in (getattr(error, "filename2", None), getattr(error, "filename", None)) if name]
     where = layout.name(Path(names[0])) if names and names[0].startswith("/") else ""
     where = where if where and not where.startswith("..") else str(root)
@@ -255,6 +254,12 @@ def short_of_room(root: Path) -> str:
     if status.f_files and status.f_favail < min(FILES, status.f_files // SHARE):
         return f"The disk of {root} takes hardly any more files (inodes): remove some files."
     return ""
+
+
+def _reason(layout: Layout, error: Exception) -> int:
+    """The errno that says most. SQLite tells of a full disk as of one with errors where it maps a file."""
+    number = _errno(error)
+    return errno.ENOSPC if number == errno.EIO and short_of_room(layout.root) else number
 
 
 def _errno(error: Exception) -> int:

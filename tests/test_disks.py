@@ -83,6 +83,7 @@ def _take_names(folder: Path) -> None:
 
 def _staged(agent: Agent, names: Sequence[str]) -> Callable[[], None]:
     """Commands that lie on the disk already, and wait to be moved to the inbox, which takes no room."""
+    wait_for(agent.layout.status.exists, "it has a status")
     stage = agent.root / "stage"
     stage.mkdir()
     for name in names:
@@ -124,6 +125,23 @@ def test_a_full_disk_is_told_and_all_goes_on_when_there_is_room(mounted: Callabl
         _all_is_done(agent, names)
     finally:
         agent.close()
+
+
+@needs_mounts
+def test_a_start_on_a_full_disk_says_why_it_cannot_be(mounted: Callable[..., Path], tmp_path: Path) -> None:
+    agent = Agent(mounted(16) / "ws", SETTINGS)
+    agent.once()
+    move, filler = _staged(agent, ["one.md"]), agent.root.parent / "filler"
+    move()
+    _fill(filler)
+    refused = agent.once(check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("fsagent: the daemon cannot begin. The disk of ")
+    assert refused.stderr.endswith(" is full: free some space.\n")
+    filler.unlink()
+    agent.once()
+    assert agent.result("one.md")["status"] == "done"
+    assert not list(examine(agent.layout).faults)
 
 
 @needs_mounts
