@@ -113,6 +113,7 @@ class Journal:
     def _open(self, month: str) -> None:
         if self._fd >= 0:
             sync_written(self._path(self._month), self._fd)
+            self._synced = self._written
             self._let_go()
         self._fd, self._month = open_append(self._path(month)), month
 
