@@ -21,6 +21,7 @@ from fsagent.house import House
 from fsagent.inforce import SettingsInForce
 from fsagent.memory import give_memory_back
 from fsagent.traffic import Traffic
+from fsagent.trouble import FIRST_WAIT
 from fsagent.watcher import ARRIVALS, CHANGES, Watcher
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
@@ -210,10 +211,10 @@ class Daemon:
         if self._status_due:
             waits.append(self._next_status - time.monotonic())
         soon = self._house.trouble.wait()
-        if soon is not None:
-            self._next_scan = min(self._next_scan, time.monotonic() + soon)
-            waits.append(soon)
-        return max(0.0, min(waits))
+        if soon is None:
+            return max(0.0, min(waits))
+        self._next_scan = min(self._next_scan, time.monotonic() + soon)
+        return max(FIRST_WAIT, min(*waits, soon))
 
     def drain(self, seconds: float = 60.0) -> bool:
         """Wait until nothing runs; for callers that step the clock themselves."""

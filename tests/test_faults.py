@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -161,7 +162,26 @@ def test_a_disk_that_comes_and_goes_costs_a_task_no_slot_twice(patient: Patient)
     assert {run.status for run in runs if run.task == "beat"} <= {"done", "failed"}
 
 
+@pytest.mark.parametrize("reason", KINDS)
+def test_it_waits_and_does_not_try_without_end(patient: Patient, reason: str) -> None:
+    patient.disk.refuse(reason)
+    began = time.monotonic()
+    patient.drop(f"{reason}-waits")
+    wait_for(lambda: patient.disk.refused >= 60 or time.monotonic() > began + 2, "it was refused often, or waits")
+    assert time.monotonic() > began + 0.8, f"{patient.disk.refused} calls were refused"
+    patient.disk.heal()
+    wait_for(lambda: patient.result(f"{reason}-waits"), "it goes on", SOON)
+    wait_for(lambda: not patient.told(), "nothing is told", SOON)
+
+
 def test_a_fault_is_one_line_in_the_log_and_leaves_nothing_behind(patient: Patient) -> None:
+    for reason in KINDS:
+        patient.disk.refuse(reason)
+        patient.drop(f"{reason}-told")
+        wait_for(lambda reason=reason: patient.told(reason), f"{reason} is told", SOON)
+        patient.disk.heal()
+        wait_for(lambda reason=reason: patient.result(f"{reason}-told"), f"it goes on after {reason}", SOON)
+        wait_for(lambda: not patient.told(), "nothing is told", SOON)
     said = patient.agent.output()
     for words in ("is full", "gives errors", "may not write", "can be opened", "is read-only", "quota"):
         begun = [line for line in said.splitlines() if " trouble     " in line and words in line]
