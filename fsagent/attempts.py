@@ -12,12 +12,16 @@ import msgspec
 def tries(events: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     """How often the run was tried, and how often the daemon died over it: while it was read, or while it ran.
 
-    A run that only waited for its turn when the daemon died has no part in that.
+    A run that only waited for its turn when the daemon died has no part in that, nor has one that the disk did not take
+    (``trouble``).
     """
     tried = crashes = 0
     reading = running = False
     for event in events:
         kind = event["event"]
+        if kind == "trouble" or event.get("trouble"):
+            tried -= running
+            reading = running = False
         if kind == "attempt":
             crashes += reading or running
             reading, running = True, False

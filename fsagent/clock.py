@@ -7,7 +7,6 @@ between costs nothing: the run of a (task, slot) has one name, and exists.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -25,12 +24,13 @@ from fsagent.model import Task
 from fsagent.openruns import OpenRuns
 from fsagent.slotjobs import RETRY_AFTER_TROUBLE, SlotJob, SlotScheduler
 from fsagent.timetable import Slots, Timetable, zone_name
+from fsagent.trouble import REFUSALS, Trouble
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.tasks import TaskBook, slots_of
 from fsagent.workspace.taskstates import TaskState
 
 MOST_QUEUED = 10
-_TROUBLE = (OSError, sqlite3.Error, ValueError, ArithmeticError)
+_TROUBLE = (*REFUSALS, ValueError, ArithmeticError)
 _SECOND = timedelta(seconds=1)
 
 
@@ -68,9 +68,12 @@ class Clock:
         barred: Callable[[Task], str] = lambda task: "",
         replace: Callable[[str, str], None] = lambda run, why: None,
         told: Callable[[Task, str], None] = lambda task, fault: None,
+        *,
+        trouble: Trouble,
     ) -> None:
         self._book, self._settings, self._journal, self._runs = book, settings, journal, runs
         self._gates, self._barred, self._replace, self._told = gates, barred, replace, told
+        self._trouble = trouble
         self._scheduler = SlotScheduler(datetime.fromtimestamp(0, UTC))
         self._jobs: dict[str, SlotJob] = {}
         self._left: dict[str, tuple[datetime, bool]] = {}  # since when a task has no job, and whether its file is gone
@@ -94,7 +97,9 @@ class Clock:
             try:
                 self._arm(name, now)
             except _TROUBLE as error:
-                self._complain(name, error)
+                self._failed(name, error)
+            else:
+                self._trouble.worked(_source(name))
         self._begun = True
 
     def tick(self, now: datetime) -> float | None:
@@ -198,11 +203,12 @@ class Clock:
             return schedule.CancelJob
         slots = job.slots = job.slots or slots_of(task, self._settings())
         try:
-            return self._settle(job, task, slots, state, now)
+            more = self._settle(job, task, slots, state, now)
         except _TROUBLE as error:  # a full or failing disk: nothing is settled, and it is tried again
-            self._complain(task.name, error)
-            job.due = now.timestamp() + RETRY_AFTER_TROUBLE
-        return None
+            job.due = now.timestamp() + self._failed(task.name, error)
+            return None
+        self._trouble.worked(_source(task.name))
+        return more
 
     def _settle(self, job: SlotJob, task: Task, slots: Slots, state: TaskState, now: datetime) -> object:
         asked, settled = self._asked.get(task.name), state.watermark or now
@@ -325,17 +331,20 @@ class Clock:
 
     def _try_again(self, task: str, error: Exception) -> None:
         """A full or failing disk: nothing is settled, and it is tried again."""
-        self._complain(task, error)
-        self._give_job(task, self._scheduler.now.timestamp() + RETRY_AFTER_TROUBLE, None)
+        rest = self._failed(task, error)
+        self._give_job(task, self._scheduler.now.timestamp() + rest, None)
 
     def _keep(self, name: str, **changes: Any) -> None:
         """Note what can be found out again: a disk that does not take it costs nothing but that."""
         with suppress(OSError):
             self._book.set_state(name, durable=False, **changes)
 
-    def _complain(self, task: str, error: Exception) -> None:
-        with suppress(OSError):
-            self._journal.append("error", task=task, error=str(error))
+    def _failed(self, task: str, error: Exception) -> float:
+        """Nothing was settled; gives the seconds until it is tried again."""
+        if isinstance(error, REFUSALS):
+            return self._trouble.failed(_source(task), error)
+        self._journal.tell("error", task=task, error=str(error))
+        return RETRY_AFTER_TROUBLE
 
     def _set(self, now: datetime) -> bool:
         """Set the clock; True if it went back, and then each task needs a job anew."""
@@ -345,6 +354,10 @@ class Clock:
         with suppress(OSError):
             self._journal.append("clock", now=now, before=before, why="the clock was set back")
         return True
+
+
+def _source(task: str) -> str:
+    return f"tasks/{task}"
 
 
 def slot_run(task: str, slot: datetime) -> str:

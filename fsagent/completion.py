@@ -14,11 +14,12 @@ from pathlib import Path
 from fsagent.files.atomic import sync_dir
 from fsagent.model import Run, Step
 from fsagent.workspace import results
-from fsagent.workspace.index import Index, command_text
+from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.results import Outcome
 from fsagent.workspace.runs import Envelope, RunFolder
+from fsagent.workspace.searched import command_text
 
 
 class Ended:

@@ -14,19 +14,21 @@ from typing import Any, Protocol
 from fsagent import __version__, recovery
 from fsagent.bell import Bell
 from fsagent.config import Settings
-from fsagent.errors import AlreadyRunningError
+from fsagent.errors import AlreadyRunningError, FsagentError
 from fsagent.files.locks import lock
-from fsagent.heartbeat import Heartbeat
+from fsagent.heartbeat import SHORT_OF_ROOM, STOPPED, Heartbeat
 from fsagent.house import House
 from fsagent.inforce import SettingsInForce
 from fsagent.memory import give_memory_back
-from fsagent.traffic import RETRY_AFTER_TROUBLE, Traffic
+from fsagent.traffic import Traffic
+from fsagent.trouble import FIRST_WAIT
 from fsagent.watcher import ARRIVALS, CHANGES, Watcher
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
 from fsagent.workspace.status import DAEMON_LOCK, Snapshot, read_snapshot, render
 
 STATUS_EVERY = 1.0
+PATIENCE = 10.0
 
 
 def utc_now() -> datetime:
@@ -93,11 +95,12 @@ class Daemon:
         )  # fmt: skip
         self._heartbeat = Heartbeat(
             layout, house.book, house.index, self.settings, self.journal, house.notices, house.gates,
-            house.purse.bars, self.wake, self.now,
+            house.purse.bars, self.wake, self.now, house.trouble,
         )  # fmt: skip
         self._traffic = Traffic(
-            layout, self.settings, self.journal, house.intake, house.pipeline, self._heartbeat, self.wake, self.now
-        )
+            layout, self.settings, self.journal, house.intake, house.pipeline, self._heartbeat, self.wake, self.now,
+            house.trouble,
+        )  # fmt: skip
         places = {
             "root": (layout.root, False, CHANGES), "inbox": (layout.inbox, True, ARRIVALS),
             "tasks": (layout.tasks, True, CHANGES), "drop": (layout.drop, False, ARRIVALS),
@@ -128,26 +131,30 @@ class Daemon:
     def run(self) -> None:
         """Beat until ``stop`` is called. A disk that fails for a while is told and waited for."""
         while not self._draining:
-            try:
-                wait = self.beat()
-            except (OSError, sqlite3.Error) as error:
-                self.journal.complain(error)
-                wait = RETRY_AFTER_TROUBLE
+            wait = self.beat()
             if self._worked and wait > 1:
                 self._worked = False
                 give_memory_back()
             self._bell.wait(wait, self._alarm)
 
     def run_once(self) -> None:
-        """Do all that is due and waiting, then return; files that are still being written are waited for."""
-        looked_again = False
+        """Do all that is due and waiting, then return; files that are still being written are waited for.
+
+        What the disk refuses is waited for, too, but not for long. Raises ``FsagentError`` then.
+        """
+        looked_again, patience = False, time.monotonic() + PATIENCE
         while not self._draining and not self.layout.stop.exists():
             wait = self.beat()
             if self._traffic.under_way() or self._heartbeat.asking() or self._house.keeper.busy():
                 self._bell.wait(wait, self._alarm)
                 looked_again = False
             elif looked_again and wait > 0:
-                return
+                refused = self._house.trouble.lines()
+                if not refused:
+                    return
+                if time.monotonic() > patience:
+                    raise FsagentError("\n".join(refused))
+                self._bell.wait(wait, self._alarm)
             else:
                 self.wake("inbox")
                 self.wake("drop")
@@ -155,42 +162,60 @@ class Daemon:
                 looked_again = True
 
     def beat(self) -> float:
-        """One turn: look where something may have changed, hand out what is due; gives the seconds until the next."""
+        """One turn: look where something may have changed, hand out what is due; gives the seconds until the next.
+
+        What the disk refuses to one part of it keeps no other from its own, and all of it is done again soon.
+        """
         began = time.monotonic()
         woken = {self._woken.popleft() for _ in range(len(self._woken))}
         now, paused = self.now(), self.layout.stop.exists()
         full = time.monotonic() >= self._next_scan
+        intake, traffic, guard = self._house.intake, self._traffic, self._house.trouble.guard
+        short = self._house.trouble.look()
+        handed_in, due = False, None
         if full or "root" in woken:
-            self._look_around()
+            with guard("the workspace's folders and settings", sure=full):
+                self._look_around()
         if full or "cancel" in woken:
-            self._status_due |= self._traffic.cancel()
-            self._house.keeper.look()
-        heard = bool(woken & {"root", "tasks"})
-        self._status_due |= heard | self._heartbeat.look(
-            heard=heard, full=full, watched="tasks" not in self._watcher.trouble
-        )
-        handed_in, due = self._heartbeat.tick(paused=paused)
+            with guard("the ends that somebody asked for"):
+                self._status_due |= traffic.cancel()
+                self._house.keeper.look()
+        with guard("the tasks", sure=full):
+            heard = bool(woken & {"root", "tasks"})
+            self._status_due |= heard | self._heartbeat.look(
+                heard=heard, full=full, watched="tasks" not in self._watcher.trouble
+            )
+            handed_in, due = self._heartbeat.tick(halted=STOPPED if paused else short and SHORT_OF_ROOM)
         self._alarm = None if due is None else now + timedelta(seconds=due)
-        drops = full or handed_in or "drop" in woken
-        intake, traffic = self._house.intake, self._traffic
-        self._status_due |= intake.look(
-            self.settings().local(now), inbox=full or bool(woken & {"root", "inbox"}), drops=drops
-        )
-        self._status_due |= traffic.parking.look(changed=full or bool(woken & {"root", "approvals"}))
+        with guard("inbox/", sure=full):
+            self._status_due |= intake.look(
+                self.settings().local(now),
+                inbox=full or bool(woken & {"root", "inbox"}), drops=full or handed_in or "drop" in woken,
+            )  # fmt: skip
+        with guard("approvals/", sure=full):
+            self._status_due |= traffic.parking.look(changed=full or bool(woken & {"root", "approvals"}))
         if full:
             self._scan_seconds = time.monotonic() - began
             self._next_scan = began + self._scan_seconds + self.settings().scan_interval
-        if not paused and traffic.admit():
-            self._status_due = self._worked = True
-        self._status_due |= "push" in woken
+        with guard("the commands", sure=full):
+            if not paused and traffic.admit(fresh=not short):
+                self._status_due = self._worked = True
+        with guard("the list of runs", sure=full):
+            if full or self._house.trouble.damaged:
+                self._house.mend()
+            self._house.index.commit()
+        self._status_due |= bool(woken & {"push", "status"})
         self._tell(full)
-        self._house.index.commit()
-        admitting = not paused and not traffic.lanes.full()
+        admitting = not paused and not short and not traffic.lanes.full()
         waits = [self._next_scan - time.monotonic(), intake.wait(self.now(), admitting=admitting)]
         waits += [rest for rest in (self._heartbeat.wait(), due, traffic.parking.wait()) if rest is not None]
         if self._status_due:
             waits.append(self._next_status - time.monotonic())
-        return max(0.0, min(waits))
+        soon = self._house.trouble.wait()
+        if soon is None:
+            return max(0.0, min(waits))
+        self._next_scan = min(self._next_scan, time.monotonic() + soon)
+        return max(FIRST_WAIT, min(*waits, soon))
 
     def drain(self, seconds: float = 60.0) -> bool:
         """Wait until nothing runs; for callers that step the clock themselves."""
@@ -199,6 +224,7 @@ class Daemon:
     def close(self) -> None:
         """Finish what runs, for ``shutdown_wait`` at most, and leave the workspace in order."""
         self._draining = True
+        self._house.trouble.close()
         self._traffic.drain()
         for companion in self._companions:
             companion.stop()
@@ -216,13 +242,10 @@ class Daemon:
 
     def _look_around(self) -> None:
         """Settings, missing folders, watches: what may have changed in the root itself."""
-        try:
-            make_places(self.layout)
-        except OSError as error:
-            self.journal.append("error", error=str(error))
+        self._status_due = True
         self._watcher.check()
         self.settings.look(self._configure)
-        self._status_due = True
+        make_places(self.layout)
 
     def _configure(self) -> None:
         """Other settings are in force."""
@@ -232,7 +255,7 @@ class Daemon:
 
     def _told(self, event: str, **fields: Any) -> None:
         """A companion says, from its own thread, that something happened."""
-        self.journal.append(event, **fields)
+        self.journal.tell(event, **fields)
         self._status_due = True
         self._bell.ring()
 
@@ -240,12 +263,10 @@ class Daemon:
         self._status_due |= full
         if not self._status_due or time.monotonic() < self._next_status:
             return
-        self._status_due = False
         self._next_status = time.monotonic() + STATUS_EVERY
-        try:
+        with self._house.trouble.guard("status.md"):
             self._house.board.write(self._snapshot())
-        except OSError as error:
-            self.journal.complain(error, command="status.md")
+            self._status_due = False
 
     def _snapshot(self) -> Snapshot:
         intake, traffic = self._house.intake, self._traffic
@@ -267,4 +288,5 @@ class Daemon:
             ],
             answers=traffic.parking.trouble(),
             scan_seconds=self._scan_seconds,
+            disk=self._house.trouble.lines(),
         )

@@ -35,8 +35,6 @@ class Failures:
         if len(errors) < task.pause_after:
             return False
         why = f"{len(errors)} failures in a row"
-        self._book.set_state(name, paused=why, paused_print=task.print, since=self._now())
-        self._journal.append("task paused", task=name, why=why, error=errors[0])
         self._notices.tell(
             f"Task {name} is paused",
             f"`{task.path}` failed {len(errors)} times in a row, so it is not run any more. The last time:\n\n"
@@ -44,6 +42,8 @@ class Failures:
             f"To go on, edit the file (any change counts), or say `fsagent resume {name}`.",
             key=_key(name),
         )
+        self._book.set_state(name, paused=why, paused_print=task.print, since=self._now())
+        self._journal.append("task paused", task=name, why=why, error=errors[0])
         return True
 
     def let_go(self, names: set[str]) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 from fsagent.daemon import Companion, Daemon
+from fsagent.errors import FsagentError
+from fsagent.trouble import REFUSALS, describe
 from fsagent.workspace.journal import Listener
 from fsagent.workspace.layout import Layout
 
@@ -18,7 +20,8 @@ SECOND_SIGNAL_AFTER = 0.5  # timeout(1) and terminals send the same signal to a 
 def run_daemon(layout: Layout, listener: Listener, *, once: bool = False, companions: Sequence[Companion] = ()) -> int:
     """Run a daemon in the foreground until a signal ends it; gives the exit code.
 
-    SIGTERM and SIGINT finish what runs (a second one ends at once), SIGHUP reads the settings again.
+    Raises ``FsagentError`` in words for people where the disk does not even let it begin: whoever keeps daemons alive
+    starts it again. SIGTERM and SIGINT finish what runs (a second one ends at once), SIGHUP reads the settings again.
     """
     daemon = Daemon(layout, listener, companions=companions)
     caught: list[int] = []
@@ -36,7 +39,10 @@ def run_daemon(layout: Layout, listener: Listener, *, once: bool = False, compan
     signal.signal(signal.SIGHUP, lambda *_: daemon.wake("root"))
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    daemon.open()
+    try:
+        daemon.open()
+    except REFUSALS as error:
+        raise FsagentError(f"the daemon cannot begin. {describe(layout, error)}") from error
     try:
         if once:
             daemon.run_once()

@@ -15,6 +15,7 @@ from fsagent.gates import GateKeeper
 from fsagent.model import Task
 from fsagent.notices import Notices
 from fsagent.openruns import OpenRuns
+from fsagent.trouble import Trouble
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
@@ -24,7 +25,7 @@ from fsagent.workspace.tasks import TaskBook
 
 SHARE_OF_SCANS = 1 / 500
 SHARE_WHEN_HEARD = 1 / 10
-_STOPPED = "the file STOP was there"
+STOPPED, SHORT_OF_ROOM = "the file STOP was there", "the disk was nearly full"
 
 
 class Heartbeat:
@@ -43,12 +44,17 @@ class Heartbeat:
         barred: Callable[[Task], str],
         wake: Callable[[str], None],
         now: Callable[[], datetime],
+        trouble: Trouble,
     ) -> None:
         self._layout, self._book, self._settings, self._notices = layout, book, settings, notices
-        self._wake, self._now, self._gates = wake, now, gates
+        self._wake, self._now, self._gates, self._trouble = wake, now, gates, trouble
+        self._changed: set[str] = set()  # tasks whose change was not taken up yet
+        self._ended: set[str] = set()  # tasks of which a run has ended, and nobody looked yet what that means
         self._runs = OpenRuns()
         self._failures = Failures(book, index, notices, journal, now)
-        self._clock = Clock(book, settings, journal, self._runs, gates, barred, self._replace, self._gate_told)
+        self._clock = Clock(
+            book, settings, journal, self._runs, gates, barred, self._replace, self._gate_told, trouble=trouble
+        )
         self._heard = False
         self._next_scan = self._may_scan = 0.0
 
@@ -72,25 +78,31 @@ class Heartbeat:
         Of many files a look costs something, so looks are given a small share of the time: a smaller one while the
         system tells of every change (``watched``), for then they find nothing.
         """
-        self._heard |= heard
+        self._heard |= heard or bool(self._changed)
         moment = time.monotonic()
         due = full and moment >= (self._next_scan if watched else self._may_scan)
         if not due and not (self._heard and moment >= self._may_scan):
             return False
-        changed = self._scan()
+        self._changed |= self._scan()
+        changed = set(self._changed)
         if changed:
             self._failures.let_go(changed)
         self._clock.update(self._now(), changed)
+        self._changed -= changed
         return bool(changed)
 
-    def tick(self, *, paused: bool) -> tuple[bool, float | None]:
-        """Hand in what is due; gives whether anything was, and the seconds until the next slot."""
+    def tick(self, *, halted: str) -> tuple[bool, float | None]:
+        """Hand in what is due, or nothing where ``halted`` says why; gives whether anything was, and the seconds until
+        the next slot."""
         now, before = self._now(), self._clock.handed_in
-        for task in self._runs.ended():
-            if self._failures.look(task):
-                self._clock.update(now, [task])
-        if paused:
-            self._clock.absence = _STOPPED
+        self._ended |= self._runs.ended()
+        for task in sorted(self._ended):
+            with self._trouble.guard(f"the failures of tasks/{task}"):
+                if self._failures.look(task):
+                    self._clock.update(now, [task])
+                self._ended.discard(task)
+        if halted:
+            self._clock.absence = halted
             return False, None
         due = self._clock.tick(now)
         return self._clock.handed_in != before, due

@@ -14,6 +14,7 @@ from fsagent.errors import DocumentError
 from fsagent.files.atomic import sync_dir
 from fsagent.files.documents import read_document
 from fsagent.model import Command, Step, Usage
+from fsagent.trouble import Trouble
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
@@ -60,7 +61,11 @@ class RunHost:
         purse: Purse,
         secrets: Callable[[], Mapping[str, str]],
         now: Callable[[], datetime],
+        trouble: Trouble,
+        stopping: Callable[[], bool],
     ) -> None:
+        self._trouble, self._stopping = trouble, stopping
+        self.waited = 0.0  # seconds in which the disk did not take what was done
         self._layout, self._folder, self._command, self._settings = layout, folder, command, settings
         self._soul, self._index, self._allowances, self._purse = soul, index, allowances, purse
         self._secrets, self._now = secrets, now
@@ -91,17 +96,20 @@ class RunHost:
         return dict(self._secrets())
 
     def record(self, event: str, fields: dict[str, Any], durable: bool) -> None:
-        self._folder.record(event, **fields)
+        self._patiently(lambda: self._folder.record(event, **fields))
         if event == "step":
             step = msgspec.convert(fields["step"], Step)
             if step.usage or step.blocked:
-                self._purse.spent(self._folder.run, self._command, step)
+                self._patiently(lambda: self._purse.spent(self._folder.run, self._command, step))
         if durable:
-            self._folder.sync()
+            self._patiently(self._folder.sync)
             if not self._anchored:
-                sync_dir(self._folder.path)
-                sync_dir(self._layout.runs)
+                self._patiently(lambda: sync_dir(self._folder.path))
+                self._patiently(lambda: sync_dir(self._layout.runs))
                 self._anchored = True
+
+    def _patiently(self, write: Callable[[], object]) -> None:
+        self.waited += self._trouble.patiently(source_of(self._folder), write, self._stopping, self._command.name)
 
     def exhausted(self, used: Usage, steps: int, calls: int) -> str:
         return self._purse.exhausted(self._command, used, steps, calls)
@@ -111,6 +119,11 @@ class RunHost:
 
     def keep(self, name: str, text: str) -> str:
         return self._layout.name(self._folder.keep(name, text))
+
+
+def source_of(folder: RunFolder) -> str:
+    """The name of a run among all that the disk may refuse something to."""
+    return f"run {folder.run}"
 
 
 def exchanges(layout: Layout, index: Index, command: Command, run: str) -> tuple[Exchange, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +21,7 @@ from fsagent.reporter import Reporter
 from fsagent.runner import Runner
 from fsagent.secrets import MIN_LENGTH, Redactor, load_secrets
 from fsagent.tools import load_tools
+from fsagent.trouble import Trouble
 from fsagent.workers import Workers
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
@@ -54,7 +54,8 @@ class House:
         self.index = recovery.open_index(layout)
         self.soul = Soul(layout.soul, layout.locks / "soul.lock")
         self.book = TaskBook(layout, keeps=True)
-        self.intake = Intake(layout, settings, journal)
+        self.trouble = Trouble(layout, journal, lambda: wake("status"))
+        self.intake = Intake(layout, settings, self.trouble)
         self.board = StatusBoard(layout)
         self.reporter = Reporter(layout, settings, self.book, self.index, self.soul, now)
         self._wake = wake
@@ -72,7 +73,7 @@ class House:
         self.gates = GateKeeper(layout, settings, runner, self.home, self.secrets, now, lambda: wake("gates"))
         self.pipeline = Pipeline(
             layout, settings, journal, self.index, self.soul, self.home, runner, self.workers, self.purse,
-            self.secrets, now, stopping,
+            self.secrets, now, stopping, self.trouble,
         )  # fmt: skip
 
         self.keeper = Keeper(layout, settings, journal, self.index, now, wake)
@@ -95,10 +96,18 @@ class House:
             self._journal.redactor = Redactor(now)
         return self._secrets
 
+    def mend(self) -> None:
+        """Build the list of runs anew where it is damaged, or somebody removed it."""
+        if self.trouble.damaged or self.index.is_lost():
+            self.index.renew()
+            recovery.recover(self._layout, self.index)
+            self.index.commit()
+            self.trouble.damaged = False
+            self._journal.tell("index", what="the list of runs was damaged or gone, and is built anew")
+
     def _told(self, event: str, **fields: Any) -> None:
         """A push failed, or works again: the status shows it."""
-        with suppress(OSError):
-            self._journal.append(event, **fields)
+        self._journal.tell(event, **fields)
         self._wake("push")
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fsagent.config import Settings, load_settings
 from fsagent.errors import SettingsError
 from fsagent.extensions import unknown_names
+from fsagent.files.refusals import SHORTAGES
 from fsagent.workspace.journal import Journal
 
 
@@ -28,21 +29,24 @@ class SettingsInForce:
         return str(self._fault or "")
 
     def look(self, changed: Callable[[], None]) -> None:
-        """Read the file again; ``changed`` is called if other settings are in force."""
+        """Read the file again; ``changed`` is called if other settings are in force. Raises ``OSError`` where the
+        system has nothing to read it with."""
         try:
             settings = load_settings(self._path)
         except SettingsError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in SHORTAGES:
+                raise error.__cause__ from None
             if str(error) != self.fault:
-                self._journal.append("settings refused", error=str(error))
+                self._journal.tell("settings refused", error=str(error))
             self._fault = error
             return
         if settings != self._settings or self._fault:
             self._settings, self._fault = settings, None
             changed()
-            self._journal.append("settings read")
+            self._journal.tell("settings read")
             self.check()
 
     def check(self) -> None:
         """Journal the names in the settings that nothing installed answers to."""
         for fault in unknown_names(self._settings, self._path):
-            self._journal.append("settings", error=str(fault))
+            self._journal.tell("settings", error=str(fault))

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from itertools import count
 
 from fsagent.config import Settings
+from fsagent.trouble import Trouble
 from fsagent.workspace.inbox import Arrival, Inbox, Lying, Scan
-from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
-from fsagent.workspace.runs import RunFolder, claim_dropped, dropped, new_run_id
+from fsagent.workspace.runs import RunFolder, claim_dropped, discard_empty, dropped, new_run_id
 
 
 class Intake:
@@ -24,8 +24,8 @@ class Intake:
     Used by one thread, but for ``again``.
     """
 
-    def __init__(self, layout: Layout, settings: Callable[[], Settings], journal: Journal) -> None:
-        self._layout, self._settings, self._journal = layout, settings, journal
+    def __init__(self, layout: Layout, settings: Callable[[], Settings], trouble: Trouble) -> None:
+        self._layout, self._settings, self._trouble = layout, settings, trouble
         self._inbox = Inbox(layout)
         self._arrivals: deque[Arrival] = deque()
         self._drops: deque[str] = deque()
@@ -36,6 +36,8 @@ class Intake:
         self._order = count()
         self._scan = Scan([], [])
         self._rescan = 0.0  # when the inbox is looked at again if nothing is heard of it
+        self._refused: set[str] = set()  # what the disk did not let us take
+        self._begun: list[str] = []  # runs that it did not let us begin for it
         self._breathe = 0.0  # and not before this, whatever is heard: looks take a fifth of the time at the most
 
     def look(self, now: datetime, *, inbox: bool, drops: bool) -> bool:
@@ -52,30 +54,53 @@ class Intake:
         settings, lying = self._settings(), self._scan.lying
         self._scan = self._inbox.scan(now, started, settings.settle, settings.settle_renamed, settings.attachment_wait)
         self._arrivals.extend(self._scan.ready)
+        self._clear(now)
+        for name in self._refused - {arrival.name for arrival in self._arrivals}:
+            self._taken(name)
         self._breathe = started + max(4 * (time.monotonic() - started), 0.005)
         rests = [rest for rest in (self._scan.settling, self._scan.again) if rest is not None]
         self._rescan = max(started + min(rests, default=settings.scan_interval), self._breathe)
         return self._scan.lying != lying
 
-    def take(self, now: datetime) -> RunFolder | None:
-        """Possession of the next command: first what is due for another try, then the side door, then the inbox."""
+    def take(self, now: datetime, *, fresh: bool = True) -> RunFolder | None:
+        """Possession of the next command: first what is due for another try, then, if ``fresh``, the side door and the
+        inbox."""
         with self._retries_lock:
             if self._retries and self._retries[0][0] <= now:
                 return heapq.heappop(self._retries)[2]
+        if not fresh:
+            return None
         while self._drops:
             folder = claim_dropped(self._layout, self._drops.popleft())
             if folder:
                 return folder
         while self._arrivals:
             arrival = self._arrivals.popleft()
+            run = new_run_id(now)
             try:
-                folder = self._inbox.claim(arrival, new_run_id(now), now)
+                folder = self._inbox.claim(arrival, run, now)
             except OSError as error:
-                self._journal.append("error", command=f"inbox/{arrival.name}", error=str(error))
+                self._begun.append(run)
+                self._refused.add(arrival.name)
+                self._trouble.failed(f"inbox/{arrival.name}", error)
                 continue
+            self._taken(arrival.name)
             if folder:
                 return folder
         return None
+
+    def _clear(self, now: datetime) -> None:
+        """Remove what is left of claims that were refused half way; one that has its command all the same goes on."""
+        while self._begun:
+            folder = RunFolder(self._layout.runs / self._begun[-1])
+            if folder.path.is_dir() and not discard_empty(folder):
+                self.again(folder, now)
+            self._begun.pop()
+
+    def _taken(self, name: str) -> None:
+        if name in self._refused:
+            self._refused.discard(name)
+            self._trouble.worked(f"inbox/{name}")
 
     def reach(self, run: str) -> RunFolder | None:
         """Possession of one run before its turn, if it waits at the side door or for another try."""

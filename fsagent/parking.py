@@ -19,6 +19,7 @@ from fsagent.errors import PersonError, ToolError
 from fsagent.files.atomic import read_file
 from fsagent.files.quiet import Identity, identity_of, is_written, seconds_to_quiet
 from fsagent.model import MAX_DOCUMENT, Answer, Question
+from fsagent.trouble import REFUSALS, Trouble
 from fsagent.workspace import approvals, ballot
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.approvals import Pending
@@ -28,7 +29,6 @@ from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.status import Line
 
 Revise = Callable[[Envelope, int, int, str, Mapping[str, Any]], Question]
-AGAIN = 10.0
 HELD_OPEN = 0.5
 MOST_STRAYS = 10
 
@@ -61,7 +61,9 @@ class Parking:
         revise: Revise,
         resume: Callable[[RunFolder], None],
         now: Callable[[], datetime],
+        trouble: Trouble,
     ) -> None:
+        self._trouble = trouble
         self._layout, self._settings, self._journal, self._allowances = layout, settings, journal, allowances
         self._revise, self._resume, self._now = revise, resume, now
         self._held: dict[str, _Held] = {}
@@ -86,15 +88,16 @@ class Parking:
             held = self._held.pop(run, None)
         if held is None:
             return None
+        self._trouble.worked(_source(held))
         if held.open.file:
-            approvals.put_away(self._layout, held.open.file, self._local())
+            with self._trouble.guard("approvals/"):  # what stays there is put away later, as a stray
+                approvals.put_away(self._layout, held.open.file, self._local())
         return RunFolder(self._layout.runs / run)
 
     def look(self, *, changed: bool) -> bool:
         """Write what is to be asked, read what was answered, end what is overdue; True if people see a difference.
 
-        ``changed`` says that something may have happened in approvals/. Where the disk does not take it, it is told
-        and tried again.
+        ``changed`` says that something may have happened in approvals/. What the disk does not take is tried again.
         """
         moment = time.monotonic()
         with self._lock:
@@ -108,9 +111,11 @@ class Parking:
         for each in held:
             try:
                 waits.append(self._attend(each, moment))
-            except OSError as error:
-                each.faults = (f"cannot be used now: {error.strerror or error}",)
-                waits.append(AGAIN)
+            except REFUSALS as error:
+                each.read = None  # what it says has not been taken
+                waits.append(self._trouble.failed(_source(each), error))
+            else:
+                self._trouble.worked(_source(each))
         if changed:
             self._strays = tuple(self._explain_strays())
         self._next = moment + min(waits) if waits else None
@@ -256,7 +261,8 @@ class Parking:
         with self._lock:
             del self._held[held.run]
         self._resume(RunFolder(folder.path))
-        approvals.put_away(self._layout, held.open.file, self._local())
+        with self._trouble.guard("approvals/"):  # what stays there is put away later, as a stray
+            approvals.put_away(self._layout, held.open.file, self._local())
 
     def _explain_strays(self) -> list[str]:
         """What lies in approvals/ and is no open question; what a crash left over is put away."""
@@ -271,6 +277,10 @@ class Parking:
                 found.append(f"approvals/{name} {why}")
         more = len(found) - MOST_STRAYS
         return [*found[:MOST_STRAYS], *([f"and {more} more files in approvals/ that do nothing"] if more > 0 else [])]
+
+
+def _source(held: _Held) -> str:
+    return f"the question of {approvals.who(held.envelope)}, run {held.run}"
 
 
 def _read(path: os.PathLike[str], identity: Identity) -> bytes | None:

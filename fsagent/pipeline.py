@@ -7,9 +7,9 @@ be called again after a crash at any point: what was done is found in the run's 
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -28,11 +28,12 @@ from fsagent.engines import engine_names, load_engine
 from fsagent.errors import DocumentError
 from fsagent.files.fields import nearest
 from fsagent.files.paths import SafeRoot
-from fsagent.host import Purse, RunHost
+from fsagent.host import Purse, RunHost, source_of
 from fsagent.model import Command, Fault, Question, Run, Step, ToolCall, Trigger
 from fsagent.progress import Ending, replay
 from fsagent.runner import Runner, Stopped
 from fsagent.tools.base import Context, Home
+from fsagent.trouble import REFUSALS, Trouble, is_passing
 from fsagent.workers import WorkerLost, WorkerOverdue, Workers
 from fsagent.workspace import approvals
 from fsagent.workspace.allowed import Allowances
@@ -93,7 +94,9 @@ class Pipeline:
         secrets: Callable[[], Mapping[str, str]],
         now: Callable[[], datetime],
         stopping: Callable[[str], bool],
+        trouble: Trouble,
     ) -> None:
+        self._trouble = trouble
         self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
         self._soul, self._home, self._runner = soul, home, runner
         self._workers, self._purse, self._secrets = workers, purse, secrets
@@ -105,8 +108,9 @@ class Pipeline:
         self._offline = load_engine(OFFLINE)
         self._engine_names = ("auto", *engine_names())
 
-    def admit(self, folder: RunFolder) -> Admitted | Again | Parked | None:
-        """Understand a run that has possession of its command; None if that alone settled it.
+    def admit(self, folder: RunFolder, *, anew: bool = False) -> Admitted | Again | Parked | None:
+        """Understand a run that has possession of its command; None if that alone settled it. ``anew``: this very
+        daemon tried it before, and the disk did not take it.
 
         A command that ended the daemon ``MAX_CRASHES`` times is given up before it is looked at again.
         """
@@ -136,7 +140,9 @@ class Pipeline:
         waiting, now = waits_until(events), self._now()
         if waiting and waiting > now:
             return Again(folder, waiting)
-        folder.record("attempt", n=attempt + 1, time=now.astimezone(UTC), pid=os.getpid())
+        fields = {"trouble": True} if anew else {}
+        attempt, crashes = tries([*events, {"event": "trouble"}]) if anew else (attempt, crashes)
+        folder.record("attempt", n=attempt + 1, time=now.astimezone(UTC), pid=os.getpid(), **fields)
         if crashes >= MAX_CRASHES:
             error = f"the daemon, or its worker, was ended {crashes} times while this ran, so it is not tried again"
             ending = Ending(Step(status="interrupted", error=error), replay(events).done())
@@ -146,7 +152,7 @@ class Pipeline:
             return self._understand(folder, envelope, attempt + 1)
         except DocumentError as error:
             ending = Ending(Step(status="refused", error=str(error)))
-        except (OSError, sqlite3.Error):
+        except REFUSALS:
             raise
         except Exception as error:  # noqa: BLE001  # around one command: it hurts only itself
             ending = self._endings.internal(folder, error)
@@ -169,10 +175,10 @@ class Pipeline:
 
     def execute(self, admitted: Admitted) -> Ended | Again | Parked | None:
         """Run an admitted command that has begun to its end, or to a pause: a retry, a question, or (None) a stop of
-        the daemon."""
+        the daemon. Raises ``OSError`` and ``sqlite3.Error`` where it has to be gone on with later."""
         folder, envelope, command = admitted.folder, admitted.envelope, admitted.command
         self._endings.promise(folder, command)
-        folder.record("started", time=self._now().astimezone(UTC))
+        self._patiently(admitted, lambda: folder.record("started", time=self._now().astimezone(UTC)))
         try:
             ending = self._run(folder, command)
         except Stopped:
@@ -187,7 +193,9 @@ class Pipeline:
             self._journal.append("error", run=folder.run, error=f"the worker process died: {error}")
             folder.close()
             return Again(folder, self._now())
-        except Exception as error:  # noqa: BLE001  # around one command: it hurts only this run
+        except Exception as error:  # around one command: it hurts only this run
+            if is_passing(error):
+                raise
             ending = self._endings.internal(folder, error)
         ended, ending = ending, self._endings.judge(folder, command, ending)
         patience = max(command.retries, OUTAGE_TRIES) if ending.step.passing and not command.task else command.retries
@@ -195,7 +203,11 @@ class Pipeline:
             anew = ended.step.status != "failed"  # all was done, and not what was promised
             at = self._endings.retry(folder, envelope, command, admitted.attempt, ending.step.error, anew=anew)
             return Again(folder, at)
-        return self._endings.end(folder, envelope, command, admitted.attempt, ending)
+        ends: list[Ended] = []
+        self._patiently(
+            admitted, lambda: ends.append(self._endings.end(folder, envelope, command, admitted.attempt, ending))
+        )
+        return ends[0]
 
     def revise(self, envelope: Envelope, step: int, call: int, tool: str, args: Mapping[str, Any]) -> Question:
         """The question that a call makes as a person changed it. Raises ``ToolError`` for a mistake or a denied one."""
@@ -210,8 +222,13 @@ class Pipeline:
 
     def put_back(self, admitted: Admitted) -> None:
         """The daemon ends before the run: it goes on where it is when the daemon starts again."""
-        admitted.folder.record("stopped")
+        with suppress(*REFUSALS):
+            admitted.folder.record("stopped")
         admitted.folder.close()
+
+    def _patiently(self, run: Admitted, write: Callable[[], object]) -> None:
+        folder = run.folder
+        self._trouble.patiently(source_of(folder), write, lambda: self._stopping(folder.run), run.command.name)
 
     def _complete_one(self, run: Ended) -> None:
         for _, error in self._completion.complete([run]):
@@ -282,11 +299,12 @@ class Pipeline:
 
     def _run(self, folder: RunFolder, command: Command) -> Ending:
         """Have the run done: by the offline engine here, by any other in a worker process."""
-        context, repeat = self._context(folder.run, command.trigger, command.timeout), command.retries > 0
         host = RunHost(
             self._layout, folder, command, self._settings, self._soul, self._index, self._allowances, self._purse,
-            self._secrets, self._now,
+            self._secrets, self._now, self._trouble, lambda: self._stopping(folder.run),
         )  # fmt: skip
+        context = self._context(folder.run, command.trigger, command.timeout, lambda: host.waited)
+        repeat = command.retries > 0
         if command.engine == OFFLINE:
             return self._runner.run(self._offline, host, context, replay(folder.events()), repeat)
         try:
@@ -310,11 +328,13 @@ class Pipeline:
             )
         return outcome.ending
 
-    def _context(self, run: str, trigger: Trigger, timeout: float) -> Context:
-        """Where the tool calls of a run happen; its time begins now."""
+    def _context(
+        self, run: str, trigger: Trigger, timeout: float, waited: Callable[[], float] = lambda: 0.0
+    ) -> Context:
+        """Where the tool calls of a run happen; its time begins now, and stands still while it ``waited``."""
         deadline = time.monotonic() + timeout
         return Context(
             root=self._root, home=self._home, now=lambda: self._settings().local(self._now()), run=run,
-            trigger=trigger, seconds_left=lambda: deadline - time.monotonic(),
+            trigger=trigger, seconds_left=lambda: deadline + waited() - time.monotonic(),
             stopping=lambda: self._stopping(run), max_output=MAX_OUTPUT,
         )  # fmt: skip

@@ -194,11 +194,6 @@ class Purse:
 
     def spent(self, run: str, command: Command, step: Step) -> None:
         """See ``host.Purse``."""
-        if step.usage:
-            self._book.add(
-                Spent(time=self._now(), run=run, trigger=command.trigger, task=command.task, model=step.model,
-                      usage=step.usage)
-            )  # fmt: skip
         models, _ = models_of(self._settings(), command)
         for model in models:
             if model.name in step.blocked and self._breaker.open(model, step.blocked[model.name]):
@@ -211,6 +206,11 @@ class Purse:
                 )
         if step.model and step.model not in step.blocked and self._breaker.close(step.model):
             self._notices.forget(f"shut {step.model}")
+        if step.usage:  # last: where the disk refuses, all of this is done again, and nothing may count twice
+            self._book.add(
+                Spent(time=self._now(), run=run, trigger=command.trigger, task=command.task, model=step.model,
+                      usage=step.usage)
+            )  # fmt: skip
 
     def exhausted(self, command: Command, used: Usage, steps: int, calls: int) -> str:
         """See ``host.Purse``. An engine that asks no model has no budget."""

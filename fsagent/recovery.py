@@ -11,10 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from fsagent.workspace.index import Index, IndexVersionError, command_text
+from fsagent.trouble import is_damaged
+from fsagent.workspace.index import Index, IndexVersionError, put_aside
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import RunFolder
+from fsagent.workspace.searched import command_text
 
 _T = TypeVar("_T")
 YOUNG = 3600.0
@@ -29,12 +31,16 @@ def open_index(layout: Layout) -> Index:
     except IndexVersionError:
         _remove(layout.index)
         return Index(layout.index, write=True)
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if not is_damaged(error):
+            raise
         return _anew(layout.index)
     try:
         index.count()
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
         index.close()
+        if not is_damaged(error):
+            raise
         return _anew(layout.index)
     return index
 
@@ -120,8 +126,7 @@ def clear_temporary(layout: Layout, now: datetime) -> None:
 
 
 def _anew(path: Path) -> Index:
-    os.replace(path, path.with_name(path.name + ".damaged"))
-    _remove(path)
+    put_aside(path)
     return Index(path, write=True)
 
 

@@ -59,11 +59,12 @@ class Reporter:
         companions: Sequence[str],
         answers: Sequence[str],
         scan_seconds: float,
+        disk: Sequence[str],
     ) -> Snapshot:
         """The daemon at this moment; ``upcoming`` are the next slots with their tasks, ``paused`` the tasks that bring
         no run though they are on, and why, ``approvals`` the questions that wait, ``unwatched`` places that cannot be
         watched, and why, ``companions`` what is wrong with what runs beside it, ``answers`` with files in approvals/,
-        ``scan_seconds`` how long the last look at every place took."""
+        ``scan_seconds`` how long the last look at every place took, ``disk`` what the disk or the system refuses."""
         settings, now = self._settings(), self._now()
         return Snapshot(
             pid=os.getpid(),
@@ -85,6 +86,7 @@ class Reporter:
             approvals=limited(approvals, 20, "and {} more"),
             trouble=(*self._trouble(settings, settings_fault, unwatched), *companions, *answers),
             scan_seconds=scan_seconds,
+            disk=tuple(disk),
             memory=resident_bytes(),
             sandbox=standing(settings)[0],
         )

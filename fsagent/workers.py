@@ -47,8 +47,12 @@ class _Worker:
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
-        control, self._control = os.pipe()
         report = os.open(os.devnull, os.O_WRONLY)
+        try:
+            control, self._control = os.pipe()
+        except OSError:
+            os.close(report)
+            raise
         numbers = (control, report, theirs.fileno())
         command = [sys.executable, "-I", "-S", str(_SUPERVISOR), str(control), str(report), _FOR_EVER, "0",
                    sys.executable, "-P", "-m", "fsagent.worker", str(theirs.fileno())]  # fmt: skip

@@ -13,6 +13,7 @@ from fsagent.files.fields import Duration
 from fsagent.gates import Verdict
 from fsagent.model import Task
 from fsagent.openruns import OpenRuns
+from fsagent.trouble import Trouble
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.journal import Journal, read_records
 from fsagent.workspace.layout import Layout
@@ -71,6 +72,7 @@ class Desk:
             self.book, lambda: self.settings, self.journal, self.runs, self.gates,
             replace=lambda run, why: self.replaced.append(f"{run} {why}"),
             told=lambda task, fault: self.faults.append((task.name, fault)),
+            trouble=Trouble(self.layout, self.journal, lambda: None),
         )  # fmt: skip
         self.book.scan()
         self.clock.update(self.now)

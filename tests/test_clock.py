@@ -447,10 +447,11 @@ def test_a_disk_that_refuses_for_a_while_costs_no_slot(desk: Desk) -> None:
     desk.layout.tmp.rmdir()
     desk.step(MINUTE)
     assert desk.slots() == []
-    assert [each["task"] for each in desk.events("error")] == ["log"]
+    assert [each["what"] for each in desk.events("trouble")] == ["tasks/log"]
     desk.layout.tmp.mkdir()
     desk.step(SECOND, 11)
     assert desk.slots() == ["12:01:00"]
+    assert len(desk.events("trouble over")) == 1
     desk.step(MINUTE)
     assert desk.slots() == minutes(2)
     assert desk.events("missed") == []

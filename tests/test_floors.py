@@ -89,6 +89,7 @@ FLOORS = {
         "repeats",
         "reporter",
         "traffic",
+        "trouble",
         "watcher",
     ],
     5: ["__main__", "faces", "testing"],

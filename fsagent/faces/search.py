@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 
 from fsagent.model import Run
-from fsagent.workspace.index import phrases
+from fsagent.workspace.searched import phrases
 
 SNIPPET = 160
 _LEAD = 50

@@ -10,14 +10,16 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from fsagent.errors import ConflictError, FsagentError, NotFoundError, SettingsError
 from fsagent.model import Run, Usage
-from fsagent.workspace.index import Index, Total, command_text
+from fsagent.workspace.index import Index, Total
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder, dropped, is_run_id
-from fsagent.workspace.status import Snapshot, daemon_runs, read_snapshot
+from fsagent.workspace.searched import command_text
+from fsagent.workspace.status import Snapshot, daemon_runs, read_sheet, read_snapshot
 
 if TYPE_CHECKING:
     from fsagent.config import Settings
@@ -60,6 +62,8 @@ class Hit(Struct, frozen=True):
 def read_status(layout: Layout) -> StatusView:
     """How things are. Costs one look at the inbox when no daemon runs."""
     alive, snapshot = daemon_runs(layout), read_snapshot(layout)
+    if snapshot:  # what is refused may have kept the daemon from saying so itself
+        snapshot = msgspec.structs.replace(snapshot, disk=tuple(read_sheet(layout)) if alive else ())
     waiting = snapshot.waiting if alive and snapshot else 0
     if not alive:
         from fsagent.workspace.inbox import Inbox
@@ -160,9 +164,11 @@ def read_health(layout: Layout) -> list[str]:
     snapshot = read_snapshot(layout)
     if not daemon_runs(layout):
         return [f"no daemon runs on {layout.root}"]
+    wrong, now = read_sheet(layout), datetime.now(UTC)
+    if os.statvfs(layout.machine).f_flag & os.ST_RDONLY and not wrong:
+        wrong.append(f"the disk of {layout.root} is read-only")
     if snapshot is None:
-        return ["the daemon has not said a word yet"]
-    wrong, now = [], datetime.now(UTC)
+        return [*wrong, "the daemon has not said a word yet"]
     silent = now - snapshot.beat
     if silent > timedelta(seconds=2 * snapshot.interval + 30):
         wrong.append(f"the daemon (pid {snapshot.pid}) has given no sign of life for {silent.total_seconds():.0f} s")

@@ -1,6 +1,8 @@
 """How a file comes into being, changes and gets its name, so that no reader and no crash ever sees half of it.
 
 Limits: what was synced survives a power cut as far as the disk keeps its word; what was not may vanish, never tear.
+A sync that failed is never made up for by a second one: the system may have thrown away what it could not write, and
+then says that all is well. So a file whose sync failed is doubted until its bytes lie in another (``sync_written``).
 Temporary files lie beside their target under a name that every scan leaves alone (``names.is_temporary``).
 """
 
@@ -10,6 +12,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -18,6 +21,9 @@ from fsagent.files.names import TEMPORARY_PREFIX
 MAX_NAME_BYTES = 255
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EACCES}
+
+_doubted: set[tuple[int, int]] = set()  # files, by device and inode; one that is gone costs its successor a copy
+_torn: dict[tuple[int, int], tuple[int, bytes]] = {}  # files that end with a part of this, and where it begins
 
 
 def sync_dir(path: Path) -> None:
@@ -32,10 +38,13 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
-def write_atomic(path: Path, data: bytes, *, durable: bool = True, mode: int | None = None) -> None:
+def write_atomic(
+    path: Path, data: bytes, *, durable: bool = True, synced: bool = False, mode: int | None = None
+) -> None:
     """Replace or create ``path`` with ``data`` in one instant, keeping its mode if it exists.
 
-    ``durable`` syncs data and folder before returning. Only for files that we own: it overwrites.
+    ``durable`` syncs data and folder before returning, ``synced`` the data alone, before it has its name. Only for
+    files that we own: it overwrites.
     """
     if mode is None:
         try:
@@ -49,13 +58,14 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True, mode: int | N
             write_all(fd, data)
             if mode is not None:
                 os.fchmod(fd, mode)
-            if durable:
+            if durable or synced:
                 os.fsync(fd)
         finally:
             os.close(fd)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with suppress(OSError):  # the same fault; what it was is told below
+            os.unlink(temporary)
         raise
     if durable:
         sync_dir(path.parent)
@@ -64,13 +74,12 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True, mode: int | N
 def write_new(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Create ``path``, whole or not at all. Raises ``FileExistsError`` if the name is taken, by whatever it is."""
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}")
-    write_atomic(temporary, data, durable=False)
+    write_atomic(temporary, data, durable=False, synced=durable)
     try:
-        if durable:
-            sync_file(temporary)
         _link(temporary, path)
     finally:
-        os.unlink(temporary)
+        with suppress(OSError):  # the file is there: a name too many must not make it look as if it were not
+            os.unlink(temporary)
     if durable:
         sync_dir(path.parent)
 
@@ -133,11 +142,94 @@ def read_file(path: Path, limit: int = sys.maxsize) -> bytes:
         os.close(fd)
 
 
+def is_doubted(fd: int) -> bool:
+    """True for a file whose sync failed."""
+    return _identity(fd) in _doubted
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def sync_written(path: Path, fd: int) -> bool:
+    """Make durable what was written to ``path`` through ``fd``; True if the file is another one now, to be opened anew.
+
+    Raises ``OSError`` where the disk does not take it. Whoever asks again then has the bytes written to a new file.
+    """
+    identity = _identity(fd)
+    if identity in _doubted:
+        _write_anew(path, fd)
+        _doubted.discard(identity)
+        return True
+    try:
+        os.fdatasync(fd)
+    except OSError:
+        _doubted.add(identity)
+        raise
+    return False
+
+
 def sync_file(path: Path) -> None:
-    """Make the content of a file durable."""
+    """Make the content of a file durable that is thrown away if this fails."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_anew(path: Path, source: int) -> None:
+    """The same bytes in a new file in the same place."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, os.fstat(source).st_mode & 0o7777)
+    try:
+        try:
+            at = 0
+            while part := os.pread(source, 1 << 20, at):
+                write_all(fd, part)
+                at += len(part)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_dir(path.parent)
+
+
+def append_whole(fd: int, data: bytes) -> None:
+    """Append all of ``data`` to a file that nobody else writes, or nothing. Raises ``OSError``; what was written of it
+    is cut off, if not at once, then before the next time."""
+    identity = _identity(fd)
+    if identity in _torn:
+        before, part = _torn[identity]
+        there = os.pread(fd, len(part) + 1, before)
+        if there and part.startswith(there.removesuffix(b"\n")):  # and nothing else, in another file by that number
+            os.ftruncate(fd, before)
+        del _torn[identity]
+    before = os.fstat(fd).st_size
+    try:
+        write_all(fd, data)
+    except OSError:
+        try:
+            os.ftruncate(fd, before)
+        except OSError:
+            _torn[identity] = before, data
+        raise
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write over an existing file, in its place: what works where the disk is full, for its room is taken already.
+
+    Only for what tells how things are, and may be seen half for a moment. Raises ``OSError``.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        write_all(fd, data)
+        os.ftruncate(fd, len(data))
     finally:
         os.close(fd)
 

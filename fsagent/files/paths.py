@@ -106,7 +106,11 @@ class SafeRoot:
                 return walk.open_file(name, os.O_RDWR | os.O_APPEND)
             except FileNotFoundError:
                 fd = walk.open_file(name, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-                os.fsync(walk.folder)
+                try:
+                    os.fsync(walk.folder)
+                except OSError:
+                    os.close(fd)
+                    raise
                 return fd
 
     def replace(self, path: str, data: bytes) -> None:

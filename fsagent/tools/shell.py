@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from fsagent.errors import SaidNoError, ToolError
 from fsagent.files.fields import format_duration
+from fsagent.files.pipes import two_pipes
 from fsagent.model import ToolResult
 from fsagent.tools.base import Context, Reach, Tool
 from fsagent.tools.sandbox import Cell, cell
@@ -150,8 +151,10 @@ def _supervised(
 ) -> tuple[str, str, str]:
     """Run the command under the supervisor, and give the words with which it reports (see there): the outcome, a
     number, and whether something was left. "lost" if it never did, "unlocked" if it never began in a sandbox."""
-    control_in, control_out = os.pipe()
-    report_in, report_out = os.pipe()
+    try:
+        (control_in, control_out), (report_in, report_out) = two_pipes()
+    except OSError as error:
+        raise ToolError(f"cannot start the command: {error.strerror}", retryable=True) from error
     with open(report_in, "rb", buffering=0) as report, open(control_out, "wb", buffering=0) as control:
         try:
             process = _start(argv, stdin, timeout, context.root.path, (control_in, report_out), locked)

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from fsagent.files.names import conflict_of, is_command_name, is_temporary, skip_directory
 from fsagent.files.quiet import Identity, identity_of, is_written, seconds_to_quiet
+from fsagent.files.refusals import SHORTAGES
 from fsagent.model import MAX_DOCUMENT
 from fsagent.workspace.commands import CommandFields, peek
 from fsagent.workspace.layout import Layout, readable
@@ -71,7 +72,8 @@ class Inbox:
         """Look at every file. ``settle`` is how long a file must be quiet, ``settle_renamed`` one moved in; this one
         waits for ``settle``, too, where an older one has yet to settle, so that it does not overtake it.
 
-        ``now`` is aware; ``monotonic`` a clock that never jumps, for files whose times lie in the future.
+        ``now`` is aware; ``monotonic`` a clock that never jumps, for files whose times lie in the future. Raises
+        ``OSError`` where the system has nothing to look with.
         """
         ready: list[tuple[int, float, Arrival]] = []
         lying: list[Lying] = []
@@ -109,7 +111,10 @@ class Inbox:
             if slack > 0 and written > oldest:  # what was moved in is complete sooner, and may yet not overtake
                 settling.append(slack)
                 continue
-            held = self._held(arrival, others, now, attachment_wait)
+            try:
+                held = self._held(arrival, others, now, attachment_wait)
+            except OSError as error:
+                held = _Held(wait=_RECHECK * 4, why=f"cannot be read: {os.strerror(error.errno or 0)}")
             wanted.update(arrival.path.parent / each for each in held.attachments)
             if held.wait is None:
                 arrivals.append(Arrival(arrival.path, arrival.name, arrival.identity, held.found))
@@ -127,10 +132,13 @@ class Inbox:
         )
 
     def claim(self, arrival: Arrival, run: str, now: datetime) -> RunFolder | None:
-        """Take possession by rename into the run's new folder; None if the file changed, is written to, or is gone."""
+        """Take possession by rename into the run's new folder; None if the file changed, is written to, or is gone.
+        Raises ``OSError`` where it is refused."""
         try:
             fd = os.open(arrival.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
             return None
         try:
             if identity_of(os.fstat(fd)) != arrival.identity or is_written(fd):
@@ -151,16 +159,19 @@ class Inbox:
         try:
             os.rename(arrival.path, folder.claimed)
         except OSError as error:
-            discard_empty(folder)
+            with suppress(OSError):  # the same fault; whoever asked for it removes it later
+                discard_empty(folder)
             if isinstance(error, FileNotFoundError):
                 return None
             raise
+        finally:
+            folder.close()
         # the rename itself renews the time of the status change
         if identity_of(os.lstat(folder.claimed))[:3] != arrival.identity[:3] and self._give_back(folder, arrival.path):
             return None
         for attachment in arrival.attachments:
-            folder.attachments.mkdir(exist_ok=True)
             with suppress(OSError):  # gone since the scan: the command is answered that it did not arrive
+                folder.attachments.mkdir(exist_ok=True)
                 os.rename(attachment, folder.attachments / attachment.name)
         return folder
 
@@ -170,7 +181,11 @@ class Inbox:
             os.link(folder.claimed, path, follow_symlinks=False)
         except OSError:
             return False
-        os.unlink(folder.claimed)
+        try:
+            os.unlink(folder.claimed)
+        except OSError:  # it may not be in two places
+            os.unlink(path)
+            return False
         return discard_empty(folder)
 
     def _held(self, arrival: Arrival, others: dict[Path, os.stat_result], now: datetime, patience: float) -> _Held:
@@ -207,8 +222,9 @@ class Inbox:
             fd = os.open(arrival.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(fd, "rb") as file:
                 fields = peek(file.read(MAX_DOCUMENT), arrival.name)
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
         self._peeked[arrival.name] = (arrival.identity, fields)
         return fields
 
@@ -235,6 +251,8 @@ def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result | None, str]]:
         except FileNotFoundError:
             continue
         except OSError as error:
+            if error.errno in SHORTAGES:
+                raise
             yield folder, None, f"cannot be looked into: {os.strerror(error.errno or 0)}"
             continue
         for entry in entries:

@@ -12,10 +12,10 @@ building.
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -23,18 +23,17 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from fsagent.errors import DocumentError
+from fsagent.files.atomic import read_file
 from fsagent.model import Run, Usage
 from fsagent.workspace.removedindex import SCHEMA, RemovedRuns
-from fsagent.workspace.runs import RunFolder
+from fsagent.workspace.searched import digest_of, phrases, plain, texts_of
 
 VERSION = 3
 """What is written into the file; the negative of it where SQLite cannot search. Any other file is built anew."""
 
-MAX_TEXT = 64 * 1024
-MAX_QUERY = 1_000
 TEXTS_AT_ONCE = 100
 
+_HEAD = b"SQLite format 3\0"
 _SEARCH_MODULE = "fts5"
 _SCHEMA = """
 CREATE TABLE runs (
@@ -62,7 +61,6 @@ CREATE VIRTUAL TABLE texts USING fts5 (
 );
 """
 _FORGET_TEXTS = "INSERT INTO texts (texts, rowid, command, text, answer, error) VALUES ('delete', ?, ?, ?, ?, ?)"
-_QUOTES = str.maketrans("“”„«»\0", '""""" ')
 
 
 class IndexVersionError(sqlite3.DatabaseError):
@@ -86,8 +84,14 @@ class Index:
 
     def __init__(self, path: Path, *, write: bool) -> None:
         self._lock = threading.Lock()
+        self._path, self._write = path, write
         self._texts: dict[int, list[str]] = {}
+        self._unsaved: dict[str, tuple[Run, str, bool, str]] = {}  # put since the last commit
         self._next_doc = 1
+        self._connect()
+
+    def _connect(self) -> None:
+        path, write = self._path, self._write
         if not write and not path.exists():
             raise FileNotFoundError(path)
         mode = "rwc" if write else "ro"
@@ -100,45 +104,55 @@ class Index:
             self._searches = bool(self._db.execute(modules, (_SEARCH_MODULE,)).fetchone()[0])
             self._prepare(path, write=write)
             self.removed = RemovedRuns(self._db, self._lock)
-        except (sqlite3.Error, FileNotFoundError):
+            self._identity = _identity(path)
+        except (sqlite3.Error, OSError):
             self._db.close()
             raise
 
     def put(self, run: Run, *, key: str, is_open: bool, text: str = "") -> None:
         """Add or replace a run; ``key`` is its envelope's. One that is settled is found by the words of ``text`` (its
-        command's), its name, answer and error from now on, and by no others."""
+        command's), its name, answer and error from now on, and by no others.
+
+        What the disk refuses is kept, with all since the last ``commit``, and goes with the next ``put`` or ``commit``.
+        """
+        with self._lock:
+            self._unsaved[run.run] = (run, key, is_open, text)
+            with self._whole():
+                if self._begin():
+                    self._insert(run, key, is_open, text)
+
+    def _insert(self, run: Run, key: str, is_open: bool, text: str) -> None:
         at, used = run.started or run.slot or run.finished, run.usage
         row = (
             run.run, at.timestamp() if at else 0.0, is_open, run.status, run.trigger, run.command, run.task, run.thread,
             run.id, key, bool(run.result), bool(used), used.tokens_in, used.tokens_out, used.cost,
         )  # fmt: skip
         record = msgspec.json.encode(run)
-        with self._lock:
-            self._begin()
-            known = self._db.execute("SELECT doc, digest FROM runs WHERE run = ?", (run.run,)).fetchone()
-            doc, was = known or (0, b"")
-            texts = [] if is_open or not self._searches else _texts_of(run, text)
-            digest = _digest(texts) if texts else was
-            if digest != was:
-                doc, self._next_doc = self._next_doc, self._next_doc + 1
-            marks = ",".join("?" * (len(row) + 3))
-            self._db.execute(f"INSERT OR REPLACE INTO runs VALUES ({marks})", (*row, doc, digest, record))
-            if digest != was:
-                self._texts[doc] = texts
-            if len(self._texts) >= TEXTS_AT_ONCE:
-                self._put_texts()
+        known = self._db.execute("SELECT doc, digest FROM runs WHERE run = ?", (run.run,)).fetchone()
+        doc, was = known or (0, b"")
+        texts = [] if is_open or not self._searches else texts_of(run, text)
+        digest = digest_of(texts) if texts else was
+        if digest != was:
+            doc, self._next_doc = self._next_doc, self._next_doc + 1
+        marks = ",".join("?" * (len(row) + 3))
+        self._db.execute(f"INSERT OR REPLACE INTO runs VALUES ({marks})", (*row, doc, digest, record))
+        if digest != was:
+            self._texts[doc] = texts
+        if len(self._texts) >= TEXTS_AT_ONCE:
+            self._put_texts()
 
     def remove(self, run: str, text: str) -> None:
         """Forget a run that is settled, with its words; ``text`` is its command's, as it was put."""
-        with self._lock:
+        with self._lock, self._whole():
+            self._unsaved.pop(run, None)
             found = self._db.execute("SELECT doc, digest, record FROM runs WHERE run = ?", (run,)).fetchone()
             if not found:
                 return
             doc, digest, record = found
             self._begin()
             self._put_texts()
-            texts = _texts_of(msgspec.json.decode(record, type=Run), text) if doc and self._searches else []
-            if texts and _digest(texts) == digest:  # or they are never found, and go with the next building
+            texts = texts_of(msgspec.json.decode(record, type=Run), text) if doc and self._searches else []
+            if texts and digest_of(texts) == digest:  # or they are never found, and go with the next building
                 self._db.execute(_FORGET_TEXTS, (doc, *texts))
             self._db.execute("DELETE FROM runs WHERE run = ?", (run,))
 
@@ -151,10 +165,51 @@ class Index:
 
     def commit(self) -> None:
         """Let other processes see what was put; our own look-ups see it at once."""
-        with self._lock:
+        with self._lock, self._whole():
+            if self._unsaved:
+                self._begin()
             self._put_texts()
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
+            self._unsaved.clear()
+
+    def is_lost(self) -> bool:
+        """True if the file that is written to has gone, or another one lies in its place, or it has no beginning of
+        ours. Limit: other damage is found when SQLite comes upon it."""
+        if _identity(self._path) != self._identity:
+            return True
+        head = read_file(self._path, len(_HEAD))
+        return bool(head) and head != _HEAD
+
+    def renew(self) -> None:
+        """Begin with an empty file, for the one there is no good; it is kept beside as ``….damaged``. Raises
+        ``OSError`` and ``sqlite3.Error``."""
+        with self._lock:
+            self._db.close()
+            self._texts.clear()
+            put_aside(self._path)
+            self._connect()
+
+    def _begin(self) -> bool:
+        """See to a transaction; False where it is a new one, which holds all that was not committed yet."""
+        if self._db.in_transaction:
+            return True
+        self._db.execute("BEGIN")
+        for each in self._unsaved.values():
+            self._insert(*each)
+        return False
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A transaction that SQLite refuses a part of is none: all of it is put again in the next."""
+        try:
+            yield
+        except sqlite3.Error:
+            self._texts.clear()
+            with suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            raise
 
     def get(self, run: str) -> Run | None:
         """One run."""
@@ -182,7 +237,7 @@ class Index:
         for column, value in (("trigger", trigger), ("status", status), ("thread", thread), ("task", task)):
             if value:
                 where.append(f"{column} = ?")
-                values.append(_plain(value))
+                values.append(plain(value))
                 index = f"runs_{column}"
         if trigger and index == "runs_status":
             index = "runs_total"
@@ -206,7 +261,7 @@ class Index:
             "INDEXED BY runs_task WHERE task != '' AND task = wanted.value ORDER BY at DESC, run DESC LIMIT ?) "
             "ORDER BY wanted.key, runs.at DESC, runs.run DESC"
         )
-        names = msgspec.json.encode([_plain(task) for task in tasks]).decode()
+        names = msgspec.json.encode([plain(task) for task in tasks]).decode()
         with self._lock:
             rows = self._db.execute(found, (names, each)).fetchall()
         newest: dict[str, list[Run]] = {}
@@ -262,7 +317,7 @@ class Index:
         """
         begin = "SELECT run FROM runs WHERE run >= :part AND run < :part || char(0x10ffff) ORDER BY run"
         end = "SELECT run FROM runs INDEXED BY runs_at WHERE substr(run, -length(:part)) = :part ORDER BY at, run"
-        values = {"part": _plain(part)}
+        values = {"part": plain(part)}
         with self._lock:
             rows = self._db.execute(begin, values).fetchall() or self._db.execute(end, values).fetchall()
         return [row[0] for row in rows]
@@ -300,9 +355,12 @@ class Index:
 
     def close(self) -> None:
         """Commit and close the file."""
-        self.commit()
-        with self._lock:
-            self._db.close()
+        try:
+            if self._write:
+                self.commit()
+        finally:
+            with self._lock:
+                self._db.close()
 
     def _prepare(self, path: Path, *, write: bool) -> None:
         """Make the tables in an empty file; refuse one of another version."""
@@ -338,7 +396,7 @@ class Index:
 
     def _place(self, run: str) -> tuple[float, str]:
         with self._lock:
-            found = self._db.execute("SELECT at, run FROM runs WHERE run = ?", (_plain(run),)).fetchone()
+            found = self._db.execute("SELECT at, run FROM runs WHERE run = ?", (plain(run),)).fetchone()
         if found is None:
             raise KeyError(run)
         return found[0], found[1]
@@ -349,41 +407,17 @@ class Index:
         return [msgspec.json.decode(row[0], type=Run) for row in rows]
 
 
-def phrases(query: str) -> list[tuple[str, bool]]:
-    """What a person looks for, in order: single words and what stands in quotes, never with a quote in it.
-
-    With each goes whether it is whole; the last one may be the beginning of more, unless its quotes are closed.
-    """
-    parts = re.findall(r'"([^"]*)("?)|([^\s"]+)', _plain(query[:MAX_QUERY].translate(_QUOTES)))
-    found = [(text, bool(closed)) for quoted, closed, word in parts if any(map(str.isalnum, text := quoted or word))]
-    return [(text, True) for text, _ in found[:-1]] + found[-1:]
+def put_aside(path: Path) -> None:
+    """Move a file that SQLite cannot use out of the way, with what belongs to it; it may have gone already."""
+    with suppress(FileNotFoundError):
+        os.replace(path, path.with_name(path.name + ".damaged"))
+    for tail in ("-wal", "-shm"):
+        path.with_name(path.name + tail).unlink(missing_ok=True)
 
 
-def command_text(folder: RunFolder) -> str:
-    """A command's text as ``Index.put`` wants it: as much of its file as is searched, however it was written."""
-    from fsagent.files.documents import decode
-
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        raw = folder.raw()[:MAX_TEXT]
+        status = os.stat(path)
     except FileNotFoundError:
-        return ""
-    try:
-        return decode(raw, folder.run)[0]
-    except DocumentError:
-        return raw.decode("utf-8", "replace")
-
-
-def _texts_of(run: Run, text: str) -> list[str]:
-    """What a settled run is found by."""
-    return [_plain(each[:MAX_TEXT]) for each in (run.command, text, run.answer, run.error)]
-
-
-def _digest(texts: Sequence[str]) -> bytes:
-    import hashlib  # not for those who only read
-
-    return hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest()
-
-
-def _plain(text: str) -> str:
-    """Text that SQLite takes: file names may hold what is no UTF-8."""
-    return text.encode("utf-8", "replace").decode()
+        return None
+    return status.st_dev, status.st_ino

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec import Struct
 
-from fsagent.files.atomic import write_all
+from fsagent.files.atomic import append_whole, is_doubted, sync_written, write_all
 from fsagent.secrets import Redactor
 from fsagent.workspace.chain import HEAD_EVERY, Link, chain, newest_link, write_head
 
@@ -73,10 +73,16 @@ class Journal:
         for listener in self._listeners:
             listener(record)
 
-    def complain(self, error: Exception, run: str = "", command: str = "") -> None:
-        """Record that something failed, if that can be written at all; else status and health will show it."""
-        with suppress(OSError):
-            self.append("error", error=str(error) or repr(error), run=run, command=command)
+    def tell(self, event: str, **fields: Any) -> bool:
+        """As ``append``; but where it cannot be written, the listeners hear it all the same. False then."""
+        try:
+            self.append(event, **fields)
+        except OSError:
+            record = {"time": self._now().astimezone(UTC), "event": event, **fields}
+            for listener in self._listeners:
+                listener(self.redactor.value(record) if self.redactor else record)
+            return False
+        return True
 
     def heard_by(self, listener: Listener) -> None:
         """Let somebody else see the records from now on, in the thread that writes them; so it must not wait."""
@@ -88,11 +94,17 @@ class Journal:
         with self._sync_lock:
             if self._synced < mine:
                 with self._lock:  # a copy, for a new month closes the file that this thread waits for
-                    reach, last, fd = self._written, self._last, os.dup(self._fd)
-                try:
-                    os.fdatasync(fd)
-                finally:
-                    os.close(fd)
+                    reach, last, path = self._written, self._last, self._path(self._month)
+                    doubted = is_doubted(self._fd)
+                    if doubted:  # nobody may append meanwhile
+                        sync_written(path, self._fd)
+                        self._let_go()
+                    fd = -1 if doubted else os.dup(self._fd)
+                if not doubted:
+                    try:
+                        sync_written(path, fd)
+                    finally:
+                        os.close(fd)
                 self._synced = reach
                 if last and time.monotonic() >= self._next_head:
                     self._next_head = time.monotonic() + HEAD_EVERY
@@ -101,37 +113,47 @@ class Journal:
     def close(self) -> None:
         """Sync and close; a later ``append`` opens it again."""
         with self._sync_lock, self._lock:
-            if self._fd >= 0:
-                os.fsync(self._fd)
-                os.close(self._fd)
-                if self._last:
-                    write_head(self._folder, self._last)
-            self._fd, self._month, self._synced = -1, "", self._written
+            try:
+                if self._fd >= 0:
+                    sync_written(self._path(self._month), self._fd)
+                    if self._last:
+                        write_head(self._folder, self._last)
+            finally:
+                self._let_go()
+                self._synced = self._written
 
     def _write(self, record: bytes) -> None:
         line, link = chain(self._last or newest_link(self._folder), record)
-        try:
-            write_all(self._fd, line)
-        except OSError:  # what came through is closed off, and looked at, when the file is opened again
-            os.close(self._fd)
-            self._fd, self._month, self._last = -1, "", None
-            raise
+        append_whole(self._fd, line)
         self._last = link
 
     def _open(self, month: str) -> None:
-        fd = open_append(self._folder / f"{month}.jsonl")
         if self._fd >= 0:
-            os.fsync(self._fd)
+            sync_written(self._path(self._month), self._fd)
+            self._synced = self._written
+            self._let_go()
+        self._fd, self._month = open_append(self._path(month)), month
+
+    def _let_go(self) -> None:
+        """The next record opens the file again."""
+        if self._fd >= 0:
             os.close(self._fd)
-        self._fd, self._month = fd, month
+        self._fd, self._month = -1, ""
+
+    def _path(self, month: str) -> Path:
+        return self._folder / f"{month}.jsonl"
 
 
 def open_append(path: Path) -> int:
     """Open a file of records for appending; a last line that a crash tore is closed off first."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    size = os.fstat(fd).st_size
-    if size and os.pread(fd, 1, size - 1) != b"\n":
-        write_all(fd, b"\n")
+    try:
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            write_all(fd, b"\n")
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

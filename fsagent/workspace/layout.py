@@ -42,6 +42,7 @@ class Layout:
         self.removed = self.machine / "removed"
         self.index = self.machine / "index.sqlite3"
         self.beat = self.machine / "daemon.json"
+        self.refused = self.machine / "refused.json"
         self.tokens = self.machine / "tokens.json"
         self.keys = self.machine / "keys"
         self.allowed = self.machine / "allowed.json"

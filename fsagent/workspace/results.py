@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from fsagent.files.atomic import give_name, numbered, sync_file, write_atomic
+from fsagent.files.atomic import give_name, numbered, write_atomic
 from fsagent.files.documents import write_document
 from fsagent.model import Status, Usage
 from fsagent.workspace.layout import Layout
@@ -61,8 +61,7 @@ def publish(layout: Layout, folder: RunFolder, envelope: Envelope, data: bytes) 
                 return path
         if folder.result.exists():
             return None
-        write_atomic(folder.result_new, data, durable=False)
-        sync_file(folder.result_new)
+        write_atomic(folder.result_new, data, durable=False, synced=True)
     return give_name(folder.result_new, numbered(target), durable=False)
 
 

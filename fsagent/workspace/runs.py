@@ -31,7 +31,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from fsagent.files.atomic import read_file, sync_dir, sync_file, write_all, write_atomic
+from fsagent.files.atomic import append_whole, read_file, sync_dir, sync_file, sync_written, write_atomic
 from fsagent.model import MAX_DOCUMENT, Report, Run, Trigger
 from fsagent.workspace.journal import decode_record, open_append
 from fsagent.workspace.layout import Layout
@@ -105,15 +105,19 @@ class RunFolder:
         self._events: list[dict[str, Any]] | None = None
 
     def record(self, event: str, **fields: Any) -> None:
-        """Append to ``steps.jsonl``. In the system's hands on return: a kill cannot take it away, a power cut can."""
+        """Append to ``steps.jsonl``. In the system's hands on return: a kill cannot take it away, a power cut can.
+
+        Raises ``OSError``, and then nothing was appended.
+        """
         record = {"event": event, **fields}
-        write_all(self._open(), msgspec.json.encode(record) + b"\n")
+        append_whole(self._open(), msgspec.json.encode(record) + b"\n")
         if self._events is not None:
             self._events.append(msgspec.to_builtins(record))
 
     def sync(self) -> None:
-        """Make what was recorded durable."""
-        os.fdatasync(self._open())
+        """Make what was recorded durable. Raises ``OSError``; asked again, it writes all of it anew."""
+        if sync_written(self.steps, self._open()):
+            self.close()
 
     def keep(self, name: str, text: str) -> Path:
         """Keep a long output under a plain name; gives its path."""
@@ -221,8 +225,7 @@ def drop(layout: Layout, envelope: Envelope, command: bytes, attachments: Mappin
     folder = make_folder(temporary, envelope)
     try:
         folder.sync()
-        write_atomic(folder.claimed, command, durable=False)
-        sync_file(folder.claimed)
+        write_atomic(folder.claimed, command, durable=False, synced=True)
         for name, source in (attachments or {}).items():
             folder.attachments.mkdir(exist_ok=True)
             shutil.copyfile(source, folder.attachments / name)

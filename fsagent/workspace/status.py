@@ -6,17 +6,21 @@ life; ``status.md`` only when something in it changed, so that it does not trave
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from fsagent.files.atomic import write_atomic
+from fsagent.files.atomic import overwrite, write_atomic
 from fsagent.files.locks import is_locked
 from fsagent.workspace.layout import Layout
 
 DAEMON_LOCK = "daemon.lock"
+_SHEET, _MOST, _LONGEST = 4096, 6, 300
 
 
 class Line(Struct, frozen=True):
@@ -31,7 +35,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     are the questions that wait for a person, ``paused_tasks`` the tasks that bring no run though they are on.
 
     ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
-    ``sandbox`` says what locks programs in; empty where none may run.
+    ``sandbox`` says what locks programs in; empty where none may run. ``disk`` is what the disk, or the system, refuses
+    at this moment.
     """
 
     pid: int
@@ -50,6 +55,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     last: tuple[Line, ...] = ()
     approvals: tuple[Line, ...] = ()
     trouble: tuple[str, ...] = ()
+    disk: tuple[str, ...] = ()
     scan_seconds: float = 0.0
     memory: int = 0
     sandbox: str = ""
@@ -64,15 +70,63 @@ class StatusBoard:
 
     def write(self, snapshot: Snapshot) -> None:
         """Tell how things are. Raises ``OSError`` when the disk does not take it."""
-        write_atomic(self._layout.beat, msgspec.json.encode(snapshot) + b"\n", durable=False)
-        text = render(snapshot, alive=True).encode()
-        if text != self._text:
-            write_atomic(self._layout.status, text, durable=False)
-            self._text = text
+        try:
+            text = render(snapshot, alive=True).encode()
+            if text != self._text:
+                _put(self._layout.status, text)
+                self._text = text
+        finally:
+            _put(self._layout.beat, msgspec.json.encode(snapshot) + b"\n")
 
     def farewell(self, snapshot: Snapshot) -> None:
         """Say that the daemon has ended."""
         write_atomic(self._layout.status, render(snapshot, alive=False).encode(), durable=False)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """A new file in the place of the old one; where the disk has no room for two, the old one is written over."""
+    try:
+        write_atomic(path, data, durable=False)
+    except OSError as error:
+        try:
+            overwrite(path, data)
+        except OSError:
+            raise error from None
+
+
+class Sheet:
+    """What is refused at this moment, in a file that takes neither room nor a descriptor when it is needed, for it has
+    both already: ``.fsagent/refused.json``. A disk that refuses even this is told of by the screen alone."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._fd = -1
+        self._stands = b""
+        with suppress(OSError):
+            self._fd = os.open(layout.refused, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        self.write([])
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Put these lines on it, in the place of those before. Costs nothing where they stand there."""
+        data = msgspec.json.encode([line[:_LONGEST] for line in lines[:_MOST]])
+        if self._fd >= 0 and data != self._stands:
+            with suppress(OSError):
+                os.pwrite(self._fd, data.ljust(_SHEET), 0)
+                self._stands = data
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.write([])
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def read_sheet(layout: Layout) -> list[str]:
+    """What is refused to the daemon at this moment, in words; means nothing where none runs."""
+    try:
+        return msgspec.json.decode(layout.refused.read_bytes(), type=list[str])
+    except (OSError, msgspec.DecodeError):
+        return []
 
 
 def read_snapshot(layout: Layout) -> Snapshot | None:
@@ -100,7 +154,8 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
     if snapshot.sandbox and alive:
         head += f" Sandbox of programs: {snapshot.sandbox}."
     parts = ["# Status", head]
-    needs = [f"`{_one_line(line.name)}` {_one_line(line.words)}" for line in snapshot.approvals]
+    needs = [_one_line(each) for each in snapshot.disk]
+    needs += [f"`{_one_line(line.name)}` {_one_line(line.words)}" for line in snapshot.approvals]
     needs += [_one_line(each) for each in snapshot.trouble]
     if needs:
         parts.append("## Needs you\n\n" + "\n".join(f"- {each}" for each in needs))

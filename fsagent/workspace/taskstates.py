@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import msgspec
 from msgspec import Meta, Struct
 
-from fsagent.files.atomic import read_file, sync_dir, write_all, write_atomic
+from fsagent.files.atomic import append_whole, read_file, sync_dir, sync_written, write_all, write_atomic
 from fsagent.files.names import TEMPORARY_PREFIX
 
 KEPT = timedelta(days=30)
@@ -89,15 +89,11 @@ class StateLog:
         """Append a state. Raises ``OSError``: then it was not taken up, save where only making it durable failed."""
         states = self._all()
         fd = self._open()
-        try:
-            write_all(fd, msgspec.json.encode(_Line(name, state)) + b"\n")
-        except OSError:
-            self.close()
-            raise
+        append_whole(fd, msgspec.json.encode(_Line(name, state)) + b"\n")
         states[name] = state
         self._lines += 1
-        if durable:
-            os.fdatasync(fd)
+        if durable and sync_written(self._path, fd):
+            self.close()
 
     def paused(self) -> Collection[str]:
         """The tasks that are paused."""

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from fsagent.files.atomic import write_all
+from fsagent.files.atomic import append_whole
 from fsagent.model import Trigger, Usage
 from fsagent.modelsettings import PeriodBudget
 from fsagent.workspace.journal import open_append
@@ -125,7 +125,7 @@ class UsageBook:
             before = _mark(path)
             fd = self._open(path)
             try:
-                write_all(fd, msgspec.json.encode(spent) + b"\n")
+                append_whole(fd, msgspec.json.encode(spent) + b"\n")
                 after = _mark_of(os.fstat(fd))
             finally:
                 os.close(fd)

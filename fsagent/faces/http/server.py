@@ -27,6 +27,7 @@ from fsagent.faces.http.guard import Log
 from fsagent.faces.http.problems import MEDIA, problem
 from fsagent.faces.http.table import Desk
 from fsagent.faces.hub import Hub
+from fsagent.files.refusals import SHORTAGES
 from fsagent.memory import give_memory_back
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.tokens import Tokens
@@ -36,13 +37,17 @@ HEAD_PATIENCE = 20
 GOODBYE = 3
 THREADS = 8
 KEYS_EVERY = 6 * 3600.0
+QUEUE = 512
+AT_ONCE = 1
+"""Connections taken in one turn. Where no file can be opened, asyncio tries so often, and again after each failure."""
+QUIET = 60.0
 
 
 def bind(settings: ApiSettings) -> socket.socket:
     """The socket to listen on. Raises ``OSError``, for instance where the port is taken."""
     host, port = settings.address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=512)
+    listener = socket.create_server((host, port), family=family, backlog=QUEUE)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it; asyncio would miss it
     return listener
 
@@ -78,6 +83,7 @@ class ApiServer:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_Complaints(self._log))
         loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="api"))
         ended = asyncio.Event()
         with self._lock:
@@ -91,10 +97,11 @@ class ApiServer:
             app, http=_Protocol, ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False,
             server_header=False, date_header=False, proxy_headers=False, limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=HEAD_PATIENCE, timeout_graceful_shutdown=2 * GOODBYE,
+            backlog=AT_ONCE,
         )  # fmt: skip
         keys = loop.create_task(_forget_keys(self._layout))
         try:
-            await _Server(config, ended, hub, mcp).serve(sockets=[self._listener])
+            await _Server(config, ended, hub, mcp, self._listener).serve(sockets=[self._listener])
         finally:
             with self._lock:
                 self._stop = None
@@ -104,11 +111,14 @@ class ApiServer:
 class _Server(uvicorn.Server):
     """uvicorn's server, ended by an event instead of ten looks a second."""
 
-    def __init__(self, config: uvicorn.Config, ended: asyncio.Event, hub: Hub, mcp: _LazyMcp) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ended: asyncio.Event, hub: Hub, mcp: _LazyMcp, listener: socket.socket
+    ) -> None:
         super().__init__(config)
-        self._ended, self._hub, self._mcp = ended, hub, mcp
+        self._ended, self._hub, self._mcp, self._listener = ended, hub, mcp, listener
 
     async def main_loop(self) -> None:
+        self._listener.listen(QUEUE)  # asyncio made it as long as a turn
         await self.on_tick(0)
         gc.collect()
         give_memory_back()  # what loading took beyond what is loaded
@@ -125,6 +135,21 @@ class _Server(uvicorn.Server):
         """Who has not read to the end by now never will."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
+
+
+class _Complaints:
+    """What asyncio has to complain of; that no more files can be opened it would say with each caller who waits."""
+
+    def __init__(self, log: Log) -> None:
+        self._log, self._said = log, -QUIET
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in SHORTAGES:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._said >= QUIET:
+            self._said = loop.time()
+            self._log(f"callers have to wait: {error.strerror}")
 
 
 class _Protocol(H11Protocol):

@@ -24,6 +24,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 
 import fsagent.tools.supervise as supervise
+from fsagent.files.pipes import two_pipes
 from fsagent.mcpsettings import McpServer
 
 if TYPE_CHECKING:
@@ -151,8 +152,7 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 @asynccontextmanager
 async def _program(server: McpServer, traces: Traces) -> AsyncGenerator[TransportStreams, None]:
-    control_in, control_out = os.pipe()
-    report_in, report_out = os.pipe()
+    (control_in, control_out), (report_in, report_out) = two_pipes()
     words = [control_in, report_out, _FOREVER, 0]
     try:
         process = await asyncio.create_subprocess_exec(
