@@ -199,7 +199,7 @@ class Keeper:
                 pass
             self._next_try = 0.0
         except (OSError, sqlite3.Error) as error:
-            self._journal.complain(error)
+            self._journal.tell("error", error=str(error) or repr(error))
 
     def _breathe(self) -> None:
         worked = time.thread_time() - self._rested

@@ -27,10 +27,11 @@ from msgspec import Struct
 
 from fsagent.keepsettings import KeepSettings, Kept
 from fsagent.model import Run
-from fsagent.workspace.index import Index, command_text
+from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.removed import Mark, RemovedLog, RemovedRun
 from fsagent.workspace.runs import RunFolder
+from fsagent.workspace.searched import command_text
 
 AT_ONCE = 50
 TASK_KEEPS = 10

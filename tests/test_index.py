@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from fsagent.model import Run, Usage
 from fsagent.recovery import open_index, recover
 from fsagent.workspace.create import init_workspace
-from fsagent.workspace.index import TEXTS_AT_ONCE, VERSION, Index, IndexVersionError, Total
+from fsagent.workspace.index import TEXTS_AT_ONCE, Index, IndexVersionError, Total
+from fsagent.workspace.indexschema import VERSION
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, make_folder
 from fsagent.workspace.searched import MAX_TEXT

@@ -25,41 +25,14 @@ from msgspec import Struct
 
 from fsagent.files.atomic import read_file
 from fsagent.model import Run, Usage
-from fsagent.workspace.removedindex import SCHEMA, RemovedRuns
+from fsagent.workspace.indexschema import REMOVED, RUNS, TEXTS, VERSION
+from fsagent.workspace.removedindex import RemovedRuns
 from fsagent.workspace.searched import digest_of, phrases, plain, texts_of
-
-VERSION = 3
-"""What is written into the file; the negative of it where SQLite cannot search. Any other file is built anew."""
 
 TEXTS_AT_ONCE = 100
 
 _HEAD = b"SQLite format 3\0"
 _SEARCH_MODULE = "fts5"
-_SCHEMA = """
-CREATE TABLE runs (
-    run TEXT PRIMARY KEY, at REAL, open INTEGER, status TEXT, trigger TEXT, command TEXT, task TEXT, thread TEXT,
-    id TEXT, key TEXT, published INTEGER, used INTEGER, tokens_in INTEGER, tokens_out INTEGER, cost REAL,
-    doc INTEGER, digest BLOB, record BLOB
-) WITHOUT ROWID;
-CREATE INDEX runs_at ON runs (at, run);
-CREATE INDEX runs_open ON runs (run) WHERE open;
-CREATE INDEX runs_published ON runs (at, run) WHERE published;
-CREATE INDEX runs_task ON runs (task, at, run) WHERE task != '';
-CREATE INDEX runs_thread ON runs (thread, at, run) WHERE thread != '';
-CREATE INDEX runs_status ON runs (status, at, run);
-CREATE INDEX runs_trigger ON runs (trigger, at, run);
-CREATE INDEX runs_total ON runs (trigger, status, at, run);
-CREATE INDEX runs_used ON runs (used, tokens_in, tokens_out, cost) WHERE used;
-CREATE INDEX runs_id ON runs (id, at, run) WHERE id != '';
-CREATE INDEX runs_key ON runs (key, at, run) WHERE key != '';
-CREATE INDEX runs_command ON runs (command, at, run);
-CREATE INDEX runs_doc ON runs (doc, at, run) WHERE doc;
-"""
-_TEXTS = """
-CREATE VIRTUAL TABLE texts USING fts5 (
-    command, text, answer, error, content='', tokenize='unicode61 remove_diacritics 2'
-);
-"""
 _FORGET_TEXTS = "INSERT INTO texts (texts, rowid, command, text, answer, error) VALUES ('delete', ?, ?, ?, ?, ?)"
 
 
@@ -103,7 +76,7 @@ class Index:
             modules = "SELECT count(*) FROM pragma_module_list WHERE name = ?"
             self._searches = bool(self._db.execute(modules, (_SEARCH_MODULE,)).fetchone()[0])
             self._prepare(path, write=write)
-            self.removed = RemovedRuns(self._db, self._lock)
+            self.removed = RemovedRuns(self._db, self._lock, self._begin)
             self._identity = _identity(path)
         except (sqlite3.Error, OSError):
             self._db.close()
@@ -376,15 +349,11 @@ class Index:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=OFF")
         if empty:
-            texts = _TEXTS if self._searches else ""
-            self._db.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{SCHEMA}{texts}PRAGMA user_version={ours};COMMIT;")
+            texts = TEXTS if self._searches else ""
+            self._db.executescript(f"BEGIN IMMEDIATE;{RUNS}{REMOVED}{texts}PRAGMA user_version={ours};COMMIT;")
         if write and self._searches:
             newest = self._db.execute("SELECT rowid FROM texts ORDER BY rowid DESC LIMIT 1").fetchone()
             self._next_doc = newest[0] + 1 if newest else 1
-
-    def _begin(self) -> None:
-        if not self._db.in_transaction:
-            self._db.execute("BEGIN")
 
     def _put_texts(self) -> None:
         """Add the words of what was put. Together: FTS5 writes out what it has whenever another table is written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -12,24 +12,12 @@ import msgspec
 from fsagent.model import Run
 from fsagent.workspace.removed import RemovedRun
 
-SCHEMA = """\
-CREATE TABLE removed (
-    run TEXT PRIMARY KEY, at REAL, key TEXT, id TEXT, lies INTEGER, leaving INTEGER, file TEXT, record BLOB
-) WITHOUT ROWID;
-CREATE INDEX removed_lies ON removed (at, run) WHERE lies;
-CREATE INDEX removed_leaving ON removed (run) WHERE leaving;
-CREATE INDEX removed_file ON removed (file);
-CREATE INDEX removed_id ON removed (id, at) WHERE id != '';
-CREATE INDEX removed_key ON removed (key, at) WHERE key != '';
-CREATE TABLE removed_read (file TEXT PRIMARY KEY, size INTEGER) WITHOUT ROWID;
-"""
-
 
 class RemovedRuns:
-    """One part of an ``Index``, whose connection and lock it shares; so it is as safe to share between threads."""
+    """One part of an ``Index``, whose connection, lock and transactions (``begin``) it shares; so it is as safe to share between threads."""
 
-    def __init__(self, db: sqlite3.Connection, lock: threading.Lock) -> None:
-        self._db, self._lock = db, lock
+    def __init__(self, db: sqlite3.Connection, lock: threading.Lock, begin: Callable[[], object]) -> None:
+        self._db, self._lock, self._begin = db, lock, begin
 
     def of(self, column: Literal["id", "key"], value: str) -> list[Run]:
         """Those with this ``id`` or ``key``, newest first. ``settled`` says where the command lies; where retention
@@ -81,10 +69,6 @@ class RemovedRuns:
         with self._lock:
             rows = self._db.execute(f"SELECT file, record FROM removed {where}", tuple(values)).fetchall()
         return [(file, msgspec.json.decode(record, type=RemovedRun)) for file, record in rows]
-
-    def _begin(self) -> None:
-        if not self._db.in_transaction:
-            self._db.execute("BEGIN")
 
 
 def _plain(text: str) -> str:
