@@ -96,6 +96,7 @@ scan_interval: 0.5s
 attachment_wait: 1d
 shutdown_wait: 2s
 approval_timeout: 2d
+take_over_after: 1h
 notify: "http://127.0.0.1:8080/hook?key=1"
 notify_on: [failure]
 tools:
@@ -154,6 +155,7 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("scan_interval: 0s", "must be at least"),
         ("shutdown_wait: -1s", "is no duration"),
         ("approval_timeout: 0.5s", "must be at least 1s"),
+        ("take_over_after: 59s", "must be at least 60s, or 0s for never"),
         ("sandbox: maybe", "sandbox: cannot be 'maybe'"),
         ("sandbox_network: some", "must be true or false"),
         ("sandbox_read: [relative]", "write a path from / or ~/ on, such as ~/.local"),

@@ -126,6 +126,13 @@ class Index:
             if len(self._texts) >= TEXTS_AT_ONCE:
                 self._put_texts()
 
+    def remove(self, run: str) -> None:
+        """Take out an open run that is none any more."""
+        with self._lock:
+            if not self._db.in_transaction:
+                self._db.execute("BEGIN")
+            self._db.execute("DELETE FROM runs WHERE run = ? AND open", (run,))
+
     def commit(self) -> None:
         """Let other processes see what was put; our own look-ups see it at once."""
         with self._lock:

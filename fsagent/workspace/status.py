@@ -31,7 +31,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     are the questions that wait for a person, ``paused_tasks`` the tasks that bring no run though they are on.
 
     ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
-    ``sandbox`` says what locks programs in; empty where none may run.
+    ``sandbox`` says what locks programs in; empty where none may run. ``standby`` says on which other host the agent
+    runs; empty where it runs here.
     """
 
     pid: int
@@ -53,6 +54,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     scan_seconds: float = 0.0
     memory: int = 0
     sandbox: str = ""
+    standby: str = ""
 
 
 class StatusBoard:
@@ -64,7 +66,7 @@ class StatusBoard:
 
     def write(self, snapshot: Snapshot) -> None:
         """Tell how things are. Raises ``OSError`` when the disk does not take it."""
-        write_atomic(self._layout.beat, msgspec.json.encode(snapshot) + b"\n", durable=False)
+        write_beat(self._layout, snapshot)
         text = render(snapshot, alive=True).encode()
         if text != self._text:
             write_atomic(self._layout.status, text, durable=False)
@@ -73,6 +75,11 @@ class StatusBoard:
     def farewell(self, snapshot: Snapshot) -> None:
         """Say that the daemon has ended."""
         write_atomic(self._layout.status, render(snapshot, alive=False).encode(), durable=False)
+
+
+def write_beat(layout: Layout, snapshot: Snapshot) -> None:
+    """The sign of life alone: all that a daemon writes of itself where it stands by."""
+    write_atomic(layout.beat, msgspec.json.encode(snapshot) + b"\n", durable=False)
 
 
 def read_snapshot(layout: Layout) -> Snapshot | None:
@@ -93,6 +100,8 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
     since = f"{snapshot.since:%Y-%m-%d %H:%M:%S}"
     if not alive:
         head = "**Stopped.** Commands in `inbox/` wait until `fsagent run` is started again."
+    elif snapshot.standby:
+        head = f"**Standing by.** {stands_by(snapshot.standby)}"
     elif snapshot.paused:
         head = f"**Paused** by the file `STOP`: nothing new starts until it is removed. Alive since {since}."
     else:
@@ -117,6 +126,14 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         if rows or word:
             parts.append(f"## {title}\n\n" + "\n".join([*rows, *([f"- {word}"] if word else [])]))
     return "\n\n".join(parts) + "\n"
+
+
+def stands_by(owner: str) -> str:
+    """That nothing runs here, and what to do about it. ``owner`` is the host that does."""
+    return (
+        f"The agent in this folder is run by {owner}. A command dropped into `inbox/` syncs and is run there. To have "
+        "it run here: `fsagent run --take-over`."
+    )
 
 
 def limited(lines: Iterable[Line], most: int, words: str, unseen: int = 0) -> tuple[Line, ...]:
