@@ -21,7 +21,7 @@ from fsagent.house import House
 from fsagent.inforce import SettingsInForce
 from fsagent.memory import give_memory_back
 from fsagent.ownership import Ownership
-from fsagent.standby import Standby, hand_back
+from fsagent.standby import Standby
 from fsagent.traffic import RETRY_AFTER_TROUBLE, Traffic
 from fsagent.watcher import ARRIVALS, CHANGES, Watcher
 from fsagent.workspace.journal import Journal, Listener
@@ -70,6 +70,7 @@ class Daemon:
         self.settings = SettingsInForce(layout.settings, self.journal)
         self._ownership = Ownership(layout, self.settings, self.journal, now)
         self._standby: Standby | None = None  # while another host owns the workspace
+        self._begun = False
         self._told_start = False
         self._woken: deque[str] = deque()
         self._bell = Bell()
@@ -108,12 +109,13 @@ class Daemon:
 
     def _begin(self) -> None:
         """Put the house together; or, where the workspace is not ours, only watch who owns it."""
-        layout = self.layout
+        layout, self._begun = self.layout, False
         if not self._ownership.mine:
             self._standby = Standby(
                 layout, self.settings, self._configure, self.journal, self._ownership, self.wake, self.now
             )
             self._tell_start()
+            self._begun = True
             return
         self._standby = None
         make_places(layout)
@@ -145,6 +147,7 @@ class Daemon:
         self._ownership.settle_tasks(house.book)
         self._heartbeat.open(unsettled)
         self._next_scan = 0.0
+        self._begun = True
 
     def _tell_start(self) -> None:
         if not self._told_start:
@@ -193,7 +196,7 @@ class Daemon:
 
     def beat(self) -> float:
         """One turn: look where something may have changed, hand out what is due; gives the seconds until the next."""
-        if self._ownership.look():
+        if self._ownership.look() or not self._begun:
             self._change_over()
         if self._standby:
             self._woken.clear()
@@ -269,11 +272,12 @@ class Daemon:
 
     def _change_over(self) -> None:
         """Another host took the workspace over, or this one did: end what we did, and begin as what we are now."""
-        self._end()
-        if not self._standby:
-            with suppress(OSError, sqlite3.Error):
-                hand_back(self.layout, self._house.index, self.journal)
-                self._house.close()
+        if self._begun:
+            self._begun = False
+            self._end()
+            if not self._standby:
+                with suppress(OSError, sqlite3.Error):
+                    self._house.close()
         self._begin()
 
     def _look_around(self) -> None:
