@@ -1,7 +1,7 @@
 """The command line. Every command but ``run`` only drops and reads files, so it starts fast and knows no engine.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 10 not a workspace, 11 already running, 12 bad settings, 13 another machine runs the
-agent in this folder, 130 interrupted; ``ask`` also 3 failed, 4 refused or not understood, 5 timed out.
+Exit codes: 0 ok, 1 failed, 2 usage, 10 not a workspace, 11 already running, 12 bad settings, 13 another machine runs
+the agent in this folder, 130 interrupted; ``ask`` also 3 failed, 4 refused or not understood, 5 timed out.
 """
 
 from __future__ import annotations
