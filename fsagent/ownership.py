@@ -62,7 +62,7 @@ class Ownership:
         """
         self._host = this_host(self._layout, self._machine)
         seen, fault = self._read()
-        best = strongest(self._host.best, seen)
+        best = strongest(seen, self._host.best)
         if take_over or (best is None and not fault):
             self._own(new_claim(self._layout, self._now()))
         elif best and best.id == self._host.id:
@@ -150,18 +150,18 @@ class Ownership:
                 self.claim = replace(mine, renewed=now.replace(microsecond=0))
 
     def _look_from_aside(self, moment: float, *, changed: bool) -> None:
+        seen = self._heard[0]
         if changed:
             seen, _ = self._read()
-            best = strongest(self.claim, seen)
             if seen != self._heard[0]:
                 self._heard = (seen, moment)
-            if best and best.id == self._host.id:
-                self._own(self._resumed(best))
-                return
-            if best and (self.claim is None or best.rank != self.claim.rank):
-                self._stand_by(best)
-            elif best and seen and seen.rank == best.rank:
-                self.claim = seen  # renewed
+        best = strongest(seen, self._host.best)
+        if best and best.id == self._host.id:
+            self._own(self._resumed(best))
+            return
+        if best and (self.claim is None or best.rank != self.claim.rank):
+            self._stand_by(best)
+        self.claim = best or self.claim
         silence = float(self._settings().take_over_after)
         if silence and moment - self._heard[1] >= silence:
             self._journal.append("owner silent", what=self.words, why=f"nothing was heard for {silence:g} s")
@@ -182,9 +182,13 @@ class Ownership:
             self._journal.append("taken over", what=f"by {claim.host}{whose}")
 
     def _stand_by(self, best: Claim | None) -> None:
-        self._host = keep_host(self._layout, replace(self._host, best=best), self._machine)
         self.mine, self.claim = False, best
         self._heard = (best, self._monotonic())
+        self._host = replace(self._host, best=best)
+        try:
+            keep_host(self._layout, self._host, self._machine)
+        except OSError as error:  # a full disk must not make us work on
+            self._journal.complain(error)
         self._journal.append("standing by", why=f"the agent in this folder is run by {self.words}")
 
     def _write(self, claim: Claim) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from fsagent.config import Settings
+from fsagent.daemon import Daemon
 from fsagent.errors import ConflictError
 from fsagent.faces import door
 from fsagent.files.fields import Duration
@@ -317,6 +318,11 @@ def test_a_daemon_that_stands_by_touches_nothing_says_so_and_refuses_what_would_
     done = two.once(check=False)
     assert done.returncode == 13
     assert f"is run by {name}" in done.stderr
+    daemon = Daemon(two.layout)
+    daemon.open()
+    daemon.beat()
+    assert daemon.beat() > 3000, "it sleeps until something is heard, or the next scan"
+    daemon.close()
     two.start()
     assert f"standing by : the agent in this folder is run by {name}" in two.output()
     wait_for(lambda: two.cli("health").returncode == 0, "it is healthy")
