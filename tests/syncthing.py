@@ -47,8 +47,9 @@ class Node:
         assert found
         self.device = found[1]
 
-    def configure(self, peer: Node) -> None:
-        """Before the first start, so that nothing ever leaves loopback."""
+    def configure(self, peer: Node, *, dials: bool) -> None:
+        """Before the first start, so that nothing ever leaves loopback. Of two that dial each other at the same moment
+        both hang up, and wait for long: one alone shall do it."""
         path = self.home / "config.xml"
         tree = ET.parse(path)  # our own file
         root = tree.getroot()
@@ -66,7 +67,7 @@ class Node:
                 gui.remove(old)
             ET.SubElement(gui, name).text = value
         device = ET.SubElement(root, "device", id=peer.device, name=peer.name, compression="never")
-        ET.SubElement(device, "address").text = f"tcp://127.0.0.1:{peer.sync_port}"
+        ET.SubElement(device, "address").text = f"tcp://127.0.0.1:{peer.sync_port}" if dials else "dynamic"
         folder = ET.SubElement(
             root, "folder", id=FOLDER, label=FOLDER, path=str(self.folder), type="sendreceive", rescanIntervalS="3600",
             fsWatcherEnabled="true", fsWatcherDelayS="1",
@@ -79,12 +80,7 @@ class Node:
         (self.folder / ".stfolder").mkdir(exist_ok=True)
 
     def start(self) -> None:
-        """Start, and wait until it answers."""
-        words = ["syncthing", "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), start_new_session=True
-            )
+        """Start, and wait until it answers. One that was killed may hold its database for a moment yet: once more."""
         wait_for(self._answers, f"Syncthing of {self.name} answers; see {self.log}", PATIENCE)
 
     def kill(self) -> None:
@@ -99,7 +95,7 @@ class Node:
         for each in working:  # it lives in a group of its own
             with suppress(psutil.NoSuchProcess):
                 each.kill()
-        wait_for(lambda: all(map(_is_dead, working)), "it lets go of its database", PATIENCE)
+        wait_for(lambda: all(map(_is_dead, working)), "it dies", PATIENCE)
         self._process = None
 
     def scan(self, sub: str = "") -> None:
@@ -130,8 +126,12 @@ class Node:
         return json.loads(body) if body else None
 
     def _answers(self) -> bool:
-        assert self._process
-        assert self._process.poll() is None, self.log.read_text()[-2000:]
+        if self._process is None or self._process.poll() is not None:
+            words = ["syncthing", "serve", f"--home={self.home}", "--no-browser", "--no-restart", "--no-upgrade"]
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment(), start_new_session=True
+                )
         try:
             return bool(self.call("GET", "system/ping"))
         except OSError:
@@ -146,8 +146,8 @@ class Pair:
         self.nodes = (self.one, self.two)
 
     def start(self) -> None:
-        self.one.configure(self.two)
-        self.two.configure(self.one)
+        self.one.configure(self.two, dials=True)
+        self.two.configure(self.one, dials=False)
         for node in self.nodes:
             node.start()
         self.join()
@@ -166,8 +166,8 @@ class Pair:
         """Both look at what changed meanwhile, and meet again."""
         for node in self.nodes:
             node.scan()
+        self.two.call("POST", f"system/resume?device={self.one.device}")  # first who is called, then who calls
         self.one.call("POST", f"system/resume?device={self.two.device}")
-        self.two.call("POST", f"system/resume?device={self.one.device}")
         self.join()
 
     def close(self) -> None:
