@@ -55,6 +55,7 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # attachment_wait: 10m          # how long a command waits for the attachments that it names
 # shutdown_wait: 10s            # how long a stop waits for what still runs
 # approval_timeout: 7d          # a question in approvals/ that nobody answers for so long counts as refused
+# take_over_after: 0s           # another host takes over once the owner (owner.md) was silent for so long; 0s: never
 
 # notify: []                    # where notices are pushed, too: [https://ntfy.sh/a-topic-that-nobody-guesses]
 # notify_on: [approval]         # what else is pushed there: approval (a question waits for you), failure (a run failed)
@@ -183,6 +184,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     attachment_wait: Duration = Duration(600)
     shutdown_wait: Duration = Duration(10)
     approval_timeout: Duration = Duration(7 * 86400)
+    take_over_after: Duration = Duration(0)
     notify: tuple[str, ...] = ()
     notify_on: tuple[Literal["approval", "failure"], ...] = ("approval",)
     tools: dict[str, Any] = {}
@@ -290,6 +292,8 @@ def _faults(settings: Settings) -> Iterator[tuple[_Path, str]]:
     for name, least in _LEAST.items():
         if getattr(settings, name) < least:
             yield (name,), f"must be at least {least:g}s"
+    if 0 < settings.take_over_after < 60:
+        yield ("take_over_after",), "must be at least 60s, or 0s for never"
     if not 1 <= settings.max_runs <= 64:
         yield ("max_runs",), "must be between 1 and 64"
     if not 0 <= settings.retries <= 20:

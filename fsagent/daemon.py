@@ -20,11 +20,14 @@ from fsagent.heartbeat import SHORT_OF_ROOM, STOPPED, Heartbeat
 from fsagent.house import House
 from fsagent.inforce import SettingsInForce
 from fsagent.memory import give_memory_back
+from fsagent.ownership import Ownership
+from fsagent.standby import Standby
 from fsagent.traffic import Traffic
-from fsagent.trouble import FIRST_WAIT
+from fsagent.trouble import FIRST_WAIT, LONGEST_WAIT, REFUSALS, describe
 from fsagent.watcher import ARRIVALS, CHANGES, Watcher
 from fsagent.workspace.journal import Journal, Listener
-from fsagent.workspace.layout import Layout, make_places
+from fsagent.workspace.layout import Layout, make_machine_places, make_places
+from fsagent.workspace.owner import OWNER_FILE
 from fsagent.workspace.status import DAEMON_LOCK, Snapshot, read_snapshot, render
 
 STATUS_EVERY = 1.0
@@ -58,13 +61,20 @@ class Daemon:
         listener: Listener | None = None,
         now: Callable[[], datetime] = utc_now,
         companions: Sequence[Companion] = (),
+        *,
+        take_over: bool = False,
     ) -> None:
         self.layout = layout
+        self._take_over = take_over
         self._companions = companions
         self.now = now
         self._lock = lock(layout.locks / DAEMON_LOCK, 0)
         self.journal = Journal(layout.journal, now, listener)
         self.settings = SettingsInForce(layout.settings, self.journal)
+        self._ownership = Ownership(layout, self.settings, self.journal, now)
+        self._standby: Standby | None = None  # while another host owns the workspace
+        self._begun = False
+        self._told_start = False
         self._woken: deque[str] = deque()
         self._bell = Bell()
         self._alarm: datetime | None = None  # when the next slot comes, by the wall clock
@@ -76,8 +86,11 @@ class Daemon:
         self._status_due = True
 
     def open(self) -> None:
-        """Take the workspace, and put the house together. Raises ``AlreadyRunningError``, ``OSError``."""
-        make_places(self.layout)
+        """Take the workspace, and put the house together, or stand by where another host owns it.
+
+        Raises ``AlreadyRunningError``, ``OSError``.
+        """
+        make_machine_places(self.layout)
         try:
             self._lock.acquire()
         except TimeoutError:
@@ -86,7 +99,29 @@ class Daemon:
             raise AlreadyRunningError(
                 f"a daemon runs on {self.layout.root} already (pid {pid or 'unknown'})", pid
             ) from None
-        layout = self.layout
+        self._ownership.open(take_over=self._take_over)
+        self._begin()
+        self.settings.check()
+        for companion in self._companions:
+            companion.configure(self.settings(), self._told)
+
+    @property
+    def standing_by(self) -> str:
+        """Which other host owns the workspace; "" where it is ours."""
+        return self._ownership.words if self._standby else ""
+
+    def _begin(self) -> None:
+        """Put the house together; or, where the workspace is not ours, only watch who owns it."""
+        layout, self._begun = self.layout, False
+        if not self._ownership.mine:
+            self._standby = Standby(
+                layout, self.settings, self._configure, self.journal, self._ownership, self.wake, self.now
+            )
+            self._tell_start()
+            self._begun = True
+            return
+        self._standby = None
+        make_places(layout)
         recovery.clear_temporary(layout, self.now())
         self._house = house = House(
             layout, self.settings, self.journal, self.now, self.wake,
@@ -108,15 +143,21 @@ class Daemon:
         }  # fmt: skip
         ignored = {str(layout.status), str(layout.machine), str(layout.soul)}
         self._watcher = Watcher(places, self.wake, lambda path: path in ignored)
-        self.journal.append("daemon started", pid=os.getpid(), version=__version__, workspace=str(layout.root))
+        self._tell_start()
         self._watcher.start()
         unsettled = recovery.recover(layout, house.index)
         for folder in unsettled:
             self._traffic.resume(folder)
+        self._ownership.settle_tasks(house.book)
         self._heartbeat.open(unsettled)
-        self.settings.check()
-        for companion in self._companions:
-            companion.configure(self.settings(), self._told)
+        self._next_scan = 0.0
+        self._begun = True
+
+    def _tell_start(self) -> None:
+        if not self._told_start:
+            self._told_start = True
+            root = str(self.layout.root)
+            self.journal.append("daemon started", pid=os.getpid(), version=__version__, workspace=root)
 
     def wake(self, place: str = "") -> None:
         """Ask for a look at a place, soon. From any thread or a signal handler."""
@@ -131,7 +172,11 @@ class Daemon:
     def run(self) -> None:
         """Beat until ``stop`` is called. A disk that fails for a while is told and waited for."""
         while not self._draining:
-            wait = self.beat()
+            try:
+                wait = self.beat()
+            except REFUSALS as error:  # it refuses what a change of owners needs
+                self.journal.tell("error", error=describe(self.layout, error))
+                wait = LONGEST_WAIT
             if self._worked and wait > 1:
                 self._worked = False
                 give_memory_back()
@@ -166,6 +211,11 @@ class Daemon:
 
         What the disk refuses to one part of it keeps no other from its own, and all of it is done again soon.
         """
+        if self._owner_changed() or not self._begun:
+            self._change_over()
+        if self._standby:
+            self._woken.clear()
+            return self._standby.beat()
         began = time.monotonic()
         woken = {self._woken.popleft() for _ in range(len(self._woken))}
         now, paused = self.now(), self.layout.stop.exists()
@@ -208,7 +258,8 @@ class Daemon:
         self._tell(full)
         admitting = not paused and not short and not traffic.lanes.full()
         waits = [self._next_scan - time.monotonic(), intake.wait(self.now(), admitting=admitting)]
-        waits += [rest for rest in (self._heartbeat.wait(), due, traffic.parking.wait()) if rest is not None]
+        further = (self._heartbeat.wait(), due, traffic.parking.wait(), self._ownership.wait())
+        waits += [rest for rest in further if rest is not None]
         if self._status_due:
             waits.append(self._next_status - time.monotonic())
         soon = self._house.trouble.wait()
@@ -224,21 +275,52 @@ class Daemon:
     def close(self) -> None:
         """Finish what runs, for ``shutdown_wait`` at most, and leave the workspace in order."""
         self._draining = True
-        self._house.trouble.close()
-        self._traffic.drain()
+        if not self._standby:
+            self._house.trouble.close()
+            self._traffic.drain()
         for companion in self._companions:
             companion.stop()
+        cut = self._end()
+        with suppress(OSError, sqlite3.Error):  # a full disk must not keep us from ending
+            if not self._standby:
+                self._house.board.farewell(self._snapshot())
+            why = f"stood by for {self.standing_by}" if self._standby else ""
+            self.journal.append("daemon stopped", pid=os.getpid(), cut_short=cut, why=why)
+            self.journal.close()
+            if not self._standby:
+                self._house.close()
+        self._lock.release()
+
+    def _end(self) -> list[str]:
+        """Finish what runs, and watch nothing any more; gives the runs that are cut short."""
+        if self._standby:
+            self._standby.close()
+            return []
+        self._house.trouble.close()
         cut = self._traffic.close()
         self._watcher.stop()
         self._heartbeat.close()
         self._house.push.close()
         self._house.keeper.close()
-        with suppress(OSError, sqlite3.Error):  # a full disk must not keep us from ending
-            self._house.board.farewell(self._snapshot())
-            self.journal.append("daemon stopped", pid=os.getpid(), cut_short=cut)
-            self.journal.close()
-            self._house.close()
-        self._lock.release()
+        return cut
+
+    def _owner_changed(self) -> bool:
+        if self._standby or not self._begun:
+            return self._ownership.look()
+        changed = False
+        with self._house.trouble.guard(OWNER_FILE):  # what cannot be read now keeps the owner from nothing
+            changed = self._ownership.look()
+        return changed
+
+    def _change_over(self) -> None:
+        """Another host took the workspace over, or this one did: end what we did, and begin as what we are now."""
+        if self._begun:
+            self._begun = False
+            self._end()
+            if not self._standby:
+                with suppress(OSError, sqlite3.Error):
+                    self._house.close()
+        self._begin()
 
     def _look_around(self) -> None:
         """Settings, missing folders, watches: what may have changed in the root itself."""
@@ -246,10 +328,12 @@ class Daemon:
         self._watcher.check()
         self.settings.look(self._configure)
         make_places(self.layout)
+        self._ownership.tidy()
 
     def _configure(self) -> None:
         """Other settings are in force."""
-        self._house.secrets()
+        if not self._standby:
+            self._house.secrets()
         for companion in self._companions:
             companion.configure(self.settings(), self._told)
 

@@ -6,6 +6,7 @@
     ├── PersonError                 something a person wrote or typed; the message says what to write instead
     │   ├── WorkspaceError          10  not a workspace
     │   ├── AlreadyRunningError     11  another daemon works on this workspace
+    │   ├── StandingByError         13  another host owns this workspace
     │   ├── DocumentError           2   a file that cannot be understood; carries every fault found in it
     │   │   └── SettingsError       12  the same, for fsagent.yaml
     │   ├── UnsafePathError         2   a path that leaves the workspace or enters a reserved place
@@ -51,6 +52,19 @@ class AlreadyRunningError(PersonError):
     def __init__(self, message: str, pid: int = 0) -> None:
         super().__init__(message)
         self.pid = pid
+
+
+class StandingByError(PersonError):
+    """Another host owns this workspace, and nothing is done here. ``owner`` is that host, in words."""
+
+    exit_code = 13
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(
+            f"the agent in this folder is run by {owner}, not here. A command dropped into inbox/ syncs and is run "
+            "there; to have it run here: fsagent run --take-over"
+        )
+        self.owner = owner
 
 
 class DocumentError(PersonError):

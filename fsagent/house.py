@@ -112,5 +112,6 @@ class House:
 
     def close(self) -> None:
         """End the workers, and close what is open."""
+        self._journal.unheard_by(self.push.hear)
         self.workers.close()
         self.index.close()

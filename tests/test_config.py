@@ -101,6 +101,7 @@ scan_interval: 0.5s
 attachment_wait: 1d
 shutdown_wait: 2s
 approval_timeout: 2d
+take_over_after: 1h
 notify: "http://127.0.0.1:8080/hook?key=1"
 notify_on: [failure]
 tools:
@@ -169,6 +170,7 @@ api: {listen: "[::1]:0", allowed_hosts: ha.local, allowed_origins: ["https://hom
         ("keep: {archive: {size: 5 apples}}", "'5 apples' is no size; write for instance 500MB or 2GB, or off"),
         ("keep: {inbox: {age: 1d}}", "keep.inbox: is not known here"),
         ("keep: {runs: 90d}", "keep.runs: "),
+        ("take_over_after: 59s", "must be at least 60s, or 0s for never"),
         ("sandbox: maybe", "sandbox: cannot be 'maybe'"),
         ("sandbox_network: some", "must be true or false"),
         ("sandbox_read: [relative]", "write a path from / or ~/ on, such as ~/.local"),

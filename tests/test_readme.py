@@ -408,7 +408,7 @@ def test_the_tree_shows_every_place() -> None:
     tree = re.search(r"^my-agent/\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     assert tree
     shown = [line.split()[0] for line in tree[1].splitlines()]
-    files = ("fsagent.yaml", "soul.md", "status.md", "STOP", ".stignore", ".fsagent/")
+    files = ("fsagent.yaml", "soul.md", "status.md", "STOP", "owner.md", ".stignore", ".fsagent/")
     assert sorted(shown) == sorted([*files, *(f"{place}/" for place in PLACES)])
 
 

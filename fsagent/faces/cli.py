@@ -1,7 +1,7 @@
 """The command line. Every command but ``run`` only drops and reads files, so it starts fast and knows no engine.
 
-Exit codes: 0 ok, 1 failed, 2 usage, 10 not a workspace, 11 already running, 12 bad settings, 130 interrupted; ``ask``
-also 3 failed, 4 refused or not understood, 5 timed out.
+Exit codes: 0 ok, 1 failed, 2 usage, 10 not a workspace, 11 already running, 12 bad settings, 13 another machine runs
+the agent in this folder, 130 interrupted; ``ask`` also 3 failed, 4 refused or not understood, 5 timed out.
 """
 
 from __future__ import annotations
@@ -69,13 +69,14 @@ def init(root: Path, sample: bool, name: str) -> None:
 @click.option("--once", is_flag=True, help="Do all that is due and waiting, then exit.")
 @click.option("--init", "make", is_flag=True, help="Make DIR a workspace first if it is none.")
 @click.option("--sample", is_flag=True, help="With --init: copy the sample workspace.")
+@click.option("--take-over", is_flag=True, help="Run the agent here from now on, also where another host does.")
 @click.option("--api", is_flag=True, help="Serve HTTP and MCP, also where the settings have no 'api:'.")
-def run(root: Path, once: bool, make: bool, sample: bool, api: bool) -> None:
+def run(root: Path, once: bool, make: bool, sample: bool, take_over: bool, api: bool) -> None:
     """Run the daemon in the foreground, until Ctrl-C or SIGTERM."""
     from fsagent.faces.beside import Beside
     from fsagent.faces.extras import need
     from fsagent.faces.screen import log_request, show
-    from fsagent.foreground import run_daemon
+    from fsagent.foreground import run_daemon, take_over_by_running
     from fsagent.workspace.layout import Layout, open_workspace
 
     if api:
@@ -83,7 +84,12 @@ def run(root: Path, once: bool, make: bool, sample: bool, api: bool) -> None:
     if make and not Layout(root).marker.exists():
         _init(root, sample)
     layout = open_workspace(root)
-    leave(run_daemon(layout, show, once=once, companions=() if once else (Beside(layout, log_request, always=api),)))
+    told = take_over_by_running(layout) if take_over else ""
+    if told:
+        click.echo(told)
+        return
+    companions = () if once else (Beside(layout, log_request, always=api),)
+    leave(run_daemon(layout, show, once=once, companions=companions, take_over=take_over))
 
 
 @main.command()
@@ -94,7 +100,7 @@ def run(root: Path, once: bool, make: bool, sample: bool, api: bool) -> None:
 def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
     """Hand TEXT in as a command, wait, and print the answer."""
     from fsagent.errors import FsagentError
-    from fsagent.faces.door import Caller, hand_in, wait_for
+    from fsagent.faces.door import Caller, check_owner, hand_in, wait_for
     from fsagent.files.fields import Duration
     from fsagent.workspace.layout import open_workspace
     from fsagent.workspace.status import daemon_runs
@@ -104,6 +110,7 @@ def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--timeout") from None
     layout = open_workspace(root)
+    check_owner(layout)
     if not daemon_runs(layout):
         raise FsagentError(f"no daemon runs on {root}; start it with: fsagent run {root}")
     if layout.stop.exists():

@@ -21,6 +21,7 @@ from fsagent.files.documents import Document, read_document, write_document
 from fsagent.files.yamltext import plain
 from fsagent.model import Fault, Task, Trigger
 from fsagent.workspace.commands import is_attachment, peek, read_command
+from fsagent.workspace.hosts import owner_elsewhere
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Cancel, Envelope, RunFolder, ask_to_cancel, drop, is_run_id, new_run_id
 
@@ -40,6 +41,20 @@ class HandedIn(Struct, frozen=True):
     run: str
     command: str
     known: bool = False
+
+
+def check_owner(layout: Layout) -> None:
+    """Raise ``ConflictError`` where another host runs the agent in this folder.
+
+    What is handed in by this side door does not sync, so it would wait here for ever. Nor does it become a file in
+    inbox/: its trigger would be another one then, with more rights than the caller has.
+    """
+    owner = owner_elsewhere(layout)
+    if owner:
+        raise ConflictError(
+            f"the agent in this folder is run by {owner.host}, not on this machine. Ask it there, or drop a file into "
+            "inbox/, which syncs; to have it run here: fsagent run --take-over"
+        )
 
 
 def compose(text: str, fields: Mapping[str, Any], attachments: Mapping[str, Path] | None = None) -> bytes:
@@ -86,6 +101,7 @@ def hand_in(
     for the key is kept (for a week) before the command is dropped. Raises ``ConflictError`` where the key came with
     another command, ``DocumentError`` for an attachment that no disk can hold under its name.
     """
+    check_owner(layout)
     _check_names(attachments or {})
     now = datetime.now(UTC)
     run, known = new_run_id(now), False
@@ -105,6 +121,7 @@ def act(layout: Layout, caller: Caller, tool: str, args: Mapping[str, str], body
 
 def cancel(layout: Layout, run: str, caller: Caller) -> None:
     """Ask for the end of a run that waits or is under way. Raises ``ConflictError`` where it has ended already."""
+    check_owner(layout)
     folder = find_run(layout, run)
     if folder.ended():
         summary = folder.summary()
@@ -118,6 +135,7 @@ def retry(layout: Layout, run: str, caller: Caller) -> HandedIn:
     Asked twice, it is done once. What lies in failed/ is removed by the daemon when it takes the new run up. Raises
     ``ConflictError`` for a run that is not settled, or was done.
     """
+    check_owner(layout)
     folder = find_run(layout, run)
     summary, envelope = folder.summary(), folder.envelope()
     if summary is None or envelope is None:
@@ -139,6 +157,7 @@ def retry(layout: Layout, run: str, caller: Caller) -> HandedIn:
 
 def run_task(layout: Layout, name: str, caller: Caller) -> HandedIn:
     """Hand a task's request in now, beside its slots. Raises ``NotFoundError``, ``DocumentError`` for a broken file."""
+    check_owner(layout)
     task = find_task(layout, name)
     now = datetime.now(UTC)
     run = new_run_id(now)

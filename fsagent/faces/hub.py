@@ -141,7 +141,7 @@ class Hub:
             "root": (self._layout.root, False, CHANGES),
             "tasks": (self._layout.tasks, True, CHANGES),
         }
-        daemons = {str(self._layout.status), str(self._layout.machine)}
+        daemons = {str(self._layout.status), str(self._layout.owner), str(self._layout.machine)}
         watcher = Watcher(places, self._heard, lambda path: path in daemons)
         try:
             watcher.start()

@@ -57,9 +57,11 @@ def journal_line(record: dict[str, Any]) -> str:
 
 def status_text(view: StatusView) -> str:
     """The status for a terminal: the same words as status.md."""
-    from fsagent.workspace.status import render
+    from fsagent.workspace.status import render, stands_by
 
     head = f"workspace {view.workspace}"
+    if view.owner and not (view.alive and view.snapshot):
+        return f"{head}\n\nNo daemon runs here. {stands_by(view.owner)}"
     if view.snapshot is None:
         never = f"No daemon ever ran here; start one: fsagent run {view.workspace}"
         return f"{head}\n{never}\n{_waiting(view.waiting)}".strip()

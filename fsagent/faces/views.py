@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from fsagent.errors import ConflictError, FsagentError, NotFoundError, SettingsError
 from fsagent.model import Run, Usage
+from fsagent.workspace.hosts import owner_elsewhere
 from fsagent.workspace.index import Index, Total
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import RunFolder, dropped, is_run_id
@@ -33,13 +34,17 @@ MOVES = 4
 
 
 class StatusView(Struct, frozen=True, kw_only=True):
-    """The status: the daemon's last word, whether it still lives, and what waits if it does not."""
+    """The status: the daemon's last word, whether it still lives, and what waits if it does not.
+
+    ``owner`` is the host that runs the agent in this folder, where that is another one; else it is empty.
+    """
 
     workspace: str
     alive: bool
     paused: bool
     snapshot: Snapshot | None
     waiting: int
+    owner: str = ""
 
 
 class RunView(Struct, frozen=True, kw_only=True):
@@ -64,6 +69,7 @@ def read_status(layout: Layout) -> StatusView:
     alive, snapshot = daemon_runs(layout), read_snapshot(layout)
     if snapshot:  # what is refused may have kept the daemon from saying so itself
         snapshot = msgspec.structs.replace(snapshot, disk=tuple(read_sheet(layout)) if alive else ())
+    owner = owner_elsewhere(layout)
     waiting = snapshot.waiting if alive and snapshot else 0
     if not alive:
         from fsagent.workspace.inbox import Inbox
@@ -71,8 +77,9 @@ def read_status(layout: Layout) -> StatusView:
         scan = Inbox(layout).scan(datetime.now(UTC), time.monotonic(), 0, 0, 0)
         waiting = len(scan.ready) + len(dropped(layout))
     return StatusView(
-        workspace=str(layout.root), alive=alive, paused=layout.stop.exists(), snapshot=snapshot, waiting=waiting
-    )
+        workspace=str(layout.root), alive=alive, paused=layout.stop.exists(), snapshot=snapshot, waiting=waiting,
+        owner=owner.host if owner else "",
+    )  # fmt: skip
 
 
 def read_runs(

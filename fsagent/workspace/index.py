@@ -114,8 +114,8 @@ class Index:
         if len(self._texts) >= TEXTS_AT_ONCE:
             self._put_texts()
 
-    def remove(self, run: str, text: str) -> None:
-        """Forget a run that is settled, with its words; ``text`` is its command's, as it was put."""
+    def remove(self, run: str, text: str = "") -> None:
+        """Forget a run. One that was settled goes with its words, if ``text`` is its command's, as it was put."""
         with self._lock, self._whole():
             self._unsaved.pop(run, None)
             found = self._db.execute("SELECT doc, digest, record FROM runs WHERE run = ?", (run,)).fetchone()

@@ -88,6 +88,10 @@ class Journal:
         """Let somebody else see the records from now on, in the thread that writes them; so it must not wait."""
         self._listeners.append(listener)
 
+    def unheard_by(self, listener: Listener) -> None:
+        """That one sees no further records."""
+        self._listeners = [each for each in self._listeners if each != listener]
+
     def sync(self) -> None:
         """Make durable what this thread has appended."""
         mine = self._written

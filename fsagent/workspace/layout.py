@@ -29,6 +29,7 @@ class Layout:
         self.failed = root / "failed"
         self.status = root / "status.md"
         self.stop = root / "STOP"
+        self.owner = root / "owner.md"
         self.machine = root / ".fsagent"
         self.marker = self.machine / "workspace.json"
         self.runs = self.machine / "runs"
@@ -50,6 +51,7 @@ class Layout:
         self.prune = self.cancel / ".prune"  # somebody asks for a pass of retention
         self.breaker = self.machine / "breaker.json"
         self.servers = self.machine / "mcp"
+        self.hosts = self.machine / "hosts"
 
     def name(self, path: Path) -> str:
         """How a path is called in messages and results: relative, with ``/``, always writable as UTF-8."""
@@ -84,6 +86,17 @@ def open_workspace(root: Path) -> Layout:
 
 def make_places(layout: Layout) -> None:
     """Make every folder of the workspace that is missing. Raises ``OSError`` where a file stands in the way."""
-    for path in (*(layout.root / place for place in PLACES), *(layout.machine / place for place in MACHINE_PLACES)):
-        if not path.is_dir():
-            path.mkdir(exist_ok=True)
+    for place in PLACES:
+        _make(layout.root / place)
+    make_machine_places(layout)
+
+
+def make_machine_places(layout: Layout) -> None:
+    """The same for the daemon's own folders only, which do not sync."""
+    for place in MACHINE_PLACES:
+        _make(layout.machine / place)
+
+
+def _make(path: Path) -> None:
+    if not path.is_dir():
+        path.mkdir(exist_ok=True)

@@ -14,7 +14,8 @@ from fsagent.workspace.removed import RemovedRun
 
 
 class RemovedRuns:
-    """One part of an ``Index``, whose connection, lock and transactions (``begin``) it shares; so it is as safe to share between threads."""
+    """One part of an ``Index``, whose connection, lock and transactions (``begin``) it shares; so it is as
+    safe to share between threads."""
 
     def __init__(self, db: sqlite3.Connection, lock: threading.Lock, begin: Callable[[], object]) -> None:
         self._db, self._lock, self._begin = db, lock, begin

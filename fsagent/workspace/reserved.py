@@ -15,6 +15,7 @@ RESERVED_WRITE = {
     "archive": "finished commands are kept there as they were",
     "failed": "commands that gave up are kept there as they were",
     "status.md": "the daemon writes it",
+    "owner.md": "the daemon writes it",
     "STOP": "only a person stops or resumes the agent",
     ".fsagent": "it is the daemon's own",
     ".stignore": "only a person decides what is synced",

@@ -36,7 +36,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
     ``sandbox`` says what locks programs in; empty where none may run. ``disk`` is what the disk, or the system, refuses
-    at this moment.
+    at this moment. ``standby`` says on which other host the agent runs; empty where it runs here.
     """
 
     pid: int
@@ -59,6 +59,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     scan_seconds: float = 0.0
     memory: int = 0
     sandbox: str = ""
+    standby: str = ""
 
 
 class StatusBoard:
@@ -76,11 +77,16 @@ class StatusBoard:
                 _put(self._layout.status, text)
                 self._text = text
         finally:
-            _put(self._layout.beat, msgspec.json.encode(snapshot) + b"\n")
+            write_beat(self._layout, snapshot)
 
     def farewell(self, snapshot: Snapshot) -> None:
         """Say that the daemon has ended."""
         write_atomic(self._layout.status, render(snapshot, alive=False).encode(), durable=False)
+
+
+def write_beat(layout: Layout, snapshot: Snapshot) -> None:
+    """The sign of life alone: all that a daemon writes of itself where it stands by."""
+    _put(layout.beat, msgspec.json.encode(snapshot) + b"\n")
 
 
 def _put(path: Path, data: bytes) -> None:
@@ -147,6 +153,8 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
     since = f"{snapshot.since:%Y-%m-%d %H:%M:%S}"
     if not alive:
         head = "**Stopped.** Commands in `inbox/` wait until `fsagent run` is started again."
+    elif snapshot.standby:
+        head = f"**Standing by.** {stands_by(snapshot.standby)}"
     elif snapshot.paused:
         head = f"**Paused** by the file `STOP`: nothing new starts until it is removed. Alive since {since}."
     else:
@@ -172,6 +180,14 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         if rows or word:
             parts.append(f"## {title}\n\n" + "\n".join([*rows, *([f"- {word}"] if word else [])]))
     return "\n\n".join(parts) + "\n"
+
+
+def stands_by(owner: str) -> str:
+    """That nothing runs here, and what to do about it. ``owner`` is the host that does."""
+    return (
+        f"The agent in this folder is run by {owner}. A command dropped into `inbox/` syncs and is run there. To have "
+        "it run here: `fsagent run --take-over`."
+    )
 
 
 def limited(lines: Iterable[Line], most: int, words: str, unseen: int = 0) -> tuple[Line, ...]:
