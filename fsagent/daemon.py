@@ -21,7 +21,8 @@ from fsagent.house import House
 from fsagent.inforce import SettingsInForce
 from fsagent.memory import give_memory_back
 from fsagent.traffic import RETRY_AFTER_TROUBLE, Traffic
-from fsagent.watcher import ARRIVALS, CHANGES, Watcher
+from fsagent.watcher import ARRIVALS, CHANGES
+from fsagent.watching import Watching
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_places
 from fsagent.workspace.status import DAEMON_LOCK, Snapshot, read_snapshot, render
@@ -68,9 +69,10 @@ class Daemon:
         self._alarm: datetime | None = None  # when the next slot comes, by the wall clock
         self._draining = False  # nothing new is begun
         self._worked = False
+        self._seen = ("", "", False)  # what the last look around found
         self._next_scan = 0.0
         self._scan_seconds = 0.0
-        self._next_status = 0.0
+        self._next_status = self._next_sign = 0.0
         self._status_due = True
 
     def open(self) -> None:
@@ -104,7 +106,7 @@ class Daemon:
             "cancel": (layout.cancel, False, ARRIVALS), "approvals": (layout.approvals, False, CHANGES),
         }  # fmt: skip
         ignored = {str(layout.status), str(layout.machine), str(layout.soul)}
-        self._watcher = Watcher(places, self.wake, lambda path: path in ignored)
+        self._watcher = Watching(places, self.wake, lambda path: path in ignored, self.settings)
         self.journal.append("daemon started", pid=os.getpid(), version=__version__, workspace=str(layout.root))
         self._watcher.start()
         unsettled = recovery.recover(layout, house.index)
@@ -165,9 +167,7 @@ class Daemon:
         if full or "cancel" in woken:
             self._status_due |= self._traffic.cancel()
         heard = bool(woken & {"root", "tasks"})
-        self._status_due |= heard | self._heartbeat.look(
-            heard=heard, full=full, watched="tasks" not in self._watcher.trouble
-        )
+        self._status_due |= heard | self._heartbeat.look(heard=heard, full=full, watched=self._watcher.hears("tasks"))
         handed_in, due = self._heartbeat.tick(paused=paused)
         self._alarm = None if due is None else now + timedelta(seconds=due)
         drops = full or handed_in or "drop" in woken
@@ -178,11 +178,11 @@ class Daemon:
         self._status_due |= traffic.parking.look(changed=full or bool(woken & {"root", "approvals"}))
         if full:
             self._scan_seconds = time.monotonic() - began
-            self._next_scan = began + self._scan_seconds + self.settings().scan_interval
+            self._next_scan = began + self._scan_seconds + self._watcher.rest(self._scan_seconds)
         if not paused and traffic.admit():
             self._status_due = self._worked = True
         self._status_due |= "push" in woken
-        self._tell(full)
+        self._tell(began >= self._next_sign)
         self._house.index.commit()
         admitting = not paused and not traffic.lanes.full()
         waits = [self._next_scan - time.monotonic(), intake.wait(self.now(), admitting=admitting)]
@@ -220,10 +220,13 @@ class Daemon:
             self.journal.append("error", error=str(error))
         self._watcher.check()
         self.settings.look(self._configure)
-        self._status_due = True
+        seen = (self._watcher.words(), self.settings.fault, self.layout.stop.exists())
+        self._status_due |= seen != self._seen
+        self._seen = seen
 
     def _configure(self) -> None:
         """Other settings are in force."""
+        self._status_due = True
         self._house.secrets()
         for companion in self._companions:
             companion.configure(self.settings(), self._told)
@@ -234,8 +237,11 @@ class Daemon:
         self._status_due = True
         self._bell.ring()
 
-    def _tell(self, full: bool) -> None:
-        self._status_due |= full
+    def _tell(self, sign: bool) -> None:
+        """Tell how things are if they changed, or if a ``sign`` of life is due."""
+        if sign:
+            self._next_sign = time.monotonic() + self.settings().scan_interval
+        self._status_due |= sign
         if not self._status_due or time.monotonic() < self._next_status:
             return
         self._status_due = False
@@ -258,6 +264,7 @@ class Daemon:
             approvals=traffic.parking.lines(),
             settings_fault=self.settings.fault,
             unwatched=self._watcher.trouble,
+            watching=self._watcher.words(),
             companions=[
                 *self._house.purse.lines(),
                 *self._house.push.trouble(),

@@ -86,6 +86,7 @@ FLOORS = {
         "reporter",
         "traffic",
         "watcher",
+        "watching",
     ],
     5: ["__main__", "faces", "testing"],
 }

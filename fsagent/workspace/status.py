@@ -31,7 +31,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     are the questions that wait for a person, ``paused_tasks`` the tasks that bring no run though they are on.
 
     ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
-    ``sandbox`` says what locks programs in; empty where none may run.
+    ``sandbox`` says what locks programs in; empty where none may run. ``watching`` says how
+    changes in the folder are noticed.
     """
 
     pid: int
@@ -53,6 +54,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     scan_seconds: float = 0.0
     memory: int = 0
     sandbox: str = ""
+    watching: str = ""
 
 
 class StatusBoard:
@@ -99,6 +101,8 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         head = f"**Alive** since {since} (pid {snapshot.pid}, fsagent {snapshot.version})."
     if snapshot.sandbox and alive:
         head += f" Sandbox of programs: {snapshot.sandbox}."
+    if snapshot.watching and alive:
+        head += f" Watching {snapshot.watching}."
     parts = ["# Status", head]
     needs = [f"`{_one_line(line.name)}` {_one_line(line.words)}" for line in snapshot.approvals]
     needs += [_one_line(each) for each in snapshot.trouble]
