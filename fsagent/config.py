@@ -52,6 +52,7 @@ heartbeat_interval: 15m         # how often tasks without an 'every:' of their o
 # settle: 1s                    # a file in inbox/ counts as complete when nothing touched it for so long
 # settle_renamed: 150ms         # the same for a file that was moved into place as a whole (Syncthing, editors)
 # scan_interval: 30s            # look at every place at least this often, whatever the system reports
+# watch: auto                   # auto | events | poll; poll looks every second or so, where no events come
 # attachment_wait: 10m          # how long a command waits for the attachments that it names
 # shutdown_wait: 10s            # how long a stop waits for what still runs
 # approval_timeout: 7d          # a question in approvals/ that nobody answers for so long counts as refused
@@ -181,6 +182,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     settle: Duration = Duration(1)
     settle_renamed: Duration = Duration(0.15)
     scan_interval: Duration = Duration(30)
+    watch: Literal["auto", "events", "poll"] = "auto"
     attachment_wait: Duration = Duration(600)
     shutdown_wait: Duration = Duration(10)
     approval_timeout: Duration = Duration(7 * 86400)

@@ -24,7 +24,8 @@ from fsagent.ownership import Ownership
 from fsagent.standby import Standby
 from fsagent.traffic import Traffic
 from fsagent.trouble import FIRST_WAIT, LONGEST_WAIT, REFUSALS, describe
-from fsagent.watcher import ARRIVALS, CHANGES, Watcher
+from fsagent.watcher import ARRIVALS, CHANGES
+from fsagent.watching import Watching
 from fsagent.workspace.journal import Journal, Listener
 from fsagent.workspace.layout import Layout, make_machine_places, make_places
 from fsagent.workspace.owner import OWNER_FILE
@@ -80,9 +81,10 @@ class Daemon:
         self._alarm: datetime | None = None  # when the next slot comes, by the wall clock
         self._draining = False  # nothing new is begun
         self._worked = False
+        self._seen = ("", "", False)  # what the last look around found
         self._next_scan = 0.0
         self._scan_seconds = 0.0
-        self._next_status = 0.0
+        self._next_status = self._next_sign = 0.0
         self._status_due = True
 
     def open(self) -> None:
@@ -142,7 +144,7 @@ class Daemon:
             "cancel": (layout.cancel, False, ARRIVALS), "approvals": (layout.approvals, False, CHANGES),
         }  # fmt: skip
         ignored = {str(layout.status), str(layout.machine), str(layout.soul)}
-        self._watcher = Watcher(places, self.wake, lambda path: path in ignored)
+        self._watcher = Watching(places, self.wake, lambda path: path in ignored, self.settings)
         self._tell_start()
         self._watcher.start()
         unsettled = recovery.recover(layout, house.index)
@@ -232,9 +234,8 @@ class Daemon:
                 self._house.keeper.look()
         with guard("the tasks", sure=full):
             heard = bool(woken & {"root", "tasks"})
-            self._status_due |= heard | self._heartbeat.look(
-                heard=heard, full=full, watched="tasks" not in self._watcher.trouble
-            )
+            watched = self._watcher.hears("tasks")
+            self._status_due |= heard | self._heartbeat.look(heard=heard, full=full, watched=watched)
             handed_in, due = self._heartbeat.tick(halted=STOPPED if paused else short and SHORT_OF_ROOM)
         self._alarm = None if due is None else now + timedelta(seconds=due)
         with guard("inbox/", sure=full):
@@ -246,7 +247,7 @@ class Daemon:
             self._status_due |= traffic.parking.look(changed=full or bool(woken & {"root", "approvals"}))
         if full:
             self._scan_seconds = time.monotonic() - began
-            self._next_scan = began + self._scan_seconds + self.settings().scan_interval
+            self._next_scan = began + self._scan_seconds + self._watcher.rest(self._scan_seconds)
         with guard("the commands", sure=full):
             if not paused and traffic.admit(fresh=not short):
                 self._status_due = self._worked = True
@@ -255,7 +256,7 @@ class Daemon:
                 self._house.mend()
             self._house.index.commit()
         self._status_due |= bool(woken & {"push", "status"})
-        self._tell(full)
+        self._tell(began >= self._next_sign)
         admitting = not paused and not short and not traffic.lanes.full()
         waits = [self._next_scan - time.monotonic(), intake.wait(self.now(), admitting=admitting)]
         further = (self._heartbeat.wait(), due, traffic.parking.wait(), self._ownership.wait())
@@ -310,7 +311,7 @@ class Daemon:
         changed = False
         with self._house.trouble.guard(OWNER_FILE):  # what cannot be read now keeps the owner from nothing
             changed = self._ownership.look()
-        return changed
+        return changed  # noqa: RET504  # not, if the guard caught what was refused
 
     def _change_over(self) -> None:
         """Another host took the workspace over, or this one did: end what we did, and begin as what we are now."""
@@ -324,14 +325,17 @@ class Daemon:
 
     def _look_around(self) -> None:
         """Settings, missing folders, watches: what may have changed in the root itself."""
-        self._status_due = True
         self._watcher.check()
         self.settings.look(self._configure)
+        seen = (self._watcher.words(), self.settings.fault, self.layout.stop.exists())
+        self._status_due |= seen != self._seen
+        self._seen = seen
         make_places(self.layout)
         self._ownership.tidy()
 
     def _configure(self) -> None:
         """Other settings are in force."""
+        self._status_due = True
         if not self._standby:
             self._house.secrets()
         for companion in self._companions:
@@ -343,8 +347,11 @@ class Daemon:
         self._status_due = True
         self._bell.ring()
 
-    def _tell(self, full: bool) -> None:
-        self._status_due |= full
+    def _tell(self, sign: bool) -> None:
+        """Tell how things are if they changed, or if a ``sign`` of life is due."""
+        if sign:
+            self._next_sign = time.monotonic() + self.settings().scan_interval
+        self._status_due |= sign
         if not self._status_due or time.monotonic() < self._next_status:
             return
         self._next_status = time.monotonic() + STATUS_EVERY
@@ -365,6 +372,7 @@ class Daemon:
             approvals=traffic.parking.lines(),
             settings_fault=self.settings.fault,
             unwatched=self._watcher.trouble,
+            watching=self._watcher.words(),
             companions=[
                 *self._house.purse.lines(),
                 *self._house.push.trouble(),

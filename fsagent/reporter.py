@@ -56,6 +56,7 @@ class Reporter:
         approvals: Sequence[Line],
         settings_fault: str,
         unwatched: Mapping[str, str],
+        watching: str,
         companions: Sequence[str],
         answers: Sequence[str],
         scan_seconds: float,
@@ -63,8 +64,9 @@ class Reporter:
     ) -> Snapshot:
         """The daemon at this moment; ``upcoming`` are the next slots with their tasks, ``paused`` the tasks that bring
         no run though they are on, and why, ``approvals`` the questions that wait, ``unwatched`` places that cannot be
-        watched, and why, ``companions`` what is wrong with what runs beside it, ``answers`` with files in approvals/,
-        ``scan_seconds`` how long the last look at every place took, ``disk`` what the disk or the system refuses."""
+        watched, and why, ``watching`` how changes are noticed, ``companions`` what is wrong with what runs beside it,
+        ``answers`` with files in approvals/, ``scan_seconds`` how long the last look at every place took, ``disk`` what
+        the disk or the system refuses."""
         settings, now = self._settings(), self._now()
         return Snapshot(
             pid=os.getpid(),
@@ -89,6 +91,7 @@ class Reporter:
             disk=tuple(disk),
             memory=resident_bytes(),
             sandbox=standing(settings)[0],
+            watching=watching,
         )
 
     def _rule(self, name: str) -> str:
@@ -108,7 +111,7 @@ class Reporter:
         if why:
             found.append(why)
         for place, error in unwatched.items():
-            found.append(f"{place}/ is not watched ({error}); it is looked at every {settings.scan_interval:g}s")
+            found.append(f"{place}/ is not watched ({error}); it is looked at now and then")
         for name in self._book.conflicts():
             found.append(f"tasks/{name} is a sync conflict copy; it is never run")
         for name in conflict_copies(self._layout.root):

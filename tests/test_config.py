@@ -98,6 +98,7 @@ max_runs: 2
 settle: 0s
 settle_renamed: 0s
 scan_interval: 0.5s
+watch: poll
 attachment_wait: 1d
 shutdown_wait: 2s
 approval_timeout: 2d

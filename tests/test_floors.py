@@ -93,6 +93,7 @@ FLOORS = {
         "traffic",
         "trouble",
         "watcher",
+        "watching",
     ],
     5: ["__main__", "faces", "testing"],
 }

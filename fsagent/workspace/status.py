@@ -36,7 +36,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     ``scan_seconds`` is how long the last look at every place took, ``memory`` what the daemon holds, in bytes.
     ``sandbox`` says what locks programs in; empty where none may run. ``disk`` is what the disk, or the system, refuses
-    at this moment. ``standby`` says on which other host the agent runs; empty where it runs here.
+    at this moment. ``standby`` says on which other host the agent runs; empty where it runs here. ``watching`` says
+    how changes in the folder are noticed.
     """
 
     pid: int
@@ -60,6 +61,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     memory: int = 0
     sandbox: str = ""
     standby: str = ""
+    watching: str = ""
 
 
 class StatusBoard:
@@ -161,6 +163,8 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         head = f"**Alive** since {since} (pid {snapshot.pid}, fsagent {snapshot.version})."
     if snapshot.sandbox and alive:
         head += f" Sandbox of programs: {snapshot.sandbox}."
+    if snapshot.watching and alive:
+        head += f" Watching {snapshot.watching}."
     parts = ["# Status", head]
     needs = [_one_line(each) for each in snapshot.disk]
     needs += [f"`{_one_line(line.name)}` {_one_line(line.words)}" for line in snapshot.approvals]

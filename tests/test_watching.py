@@ -1,0 +1,133 @@
+"""Changes are noticed whatever becomes of the watched folders: by events, and by looking where none come."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fsagent.files.mounts import is_far, kind_of
+from fsagent.watcher import CHANGES, Watcher
+from harness import Agent, wait_for
+
+SETTINGS = "settle: 0s\nsettle_renamed: 0s\nscan_interval: 1h\n"
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    agent = Agent(tmp_path / "ws", SETTINGS)
+    yield agent
+    agent.close()
+
+
+def answers(agent: Agent, name: str) -> None:
+    agent.drop(name, "My name is Alice.")
+    assert agent.result(name)["status"] == "done"
+
+
+def says(agent: Agent, words: str) -> None:
+    status = agent.layout.status
+    wait_for(lambda: status.exists() and words in " ".join(status.read_text().split()), words)
+
+
+def test_an_inbox_that_is_removed_or_moved_away_is_watched_again_without_a_scan(agent: Agent) -> None:
+    """With scans once an hour, only events can tell."""
+    inbox = agent.layout.inbox
+    agent.start()
+    answers(agent, "a.md")
+    says(agent, "Watching by events.")
+    for number in range(3):  # often under the same inode number
+        shutil.rmtree(inbox)
+        wait_for(inbox.is_dir, "the daemon makes it again")
+        answers(agent, f"removed-{number}.md")
+    inbox.rename(agent.root / "old")
+    wait_for(inbox.is_dir, "the daemon makes it again")
+    answers(agent, "moved.md")
+    assert agent.stop() == 0
+
+
+def test_polling_sees_commands_tasks_and_stop_and_says_so(agent: Agent) -> None:
+    agent.layout.settings.write_text(SETTINGS + "watch: poll\n")
+    agent.start()
+    says(agent, "Watching by looking every 1 s: everything (as the settings say).")
+    answers(agent, "a.md")
+    (agent.layout.tasks / "t.md").write_text("---\nevery: 1s\n---\nMy name is Bob.\n")
+    says(agent, "`t` every 1s")
+    agent.layout.stop.touch()
+    says(agent, "**Paused**")
+    agent.layout.settings.write_text(SETTINGS)
+    says(agent, "Watching by events.")
+    agent.layout.stop.unlink()
+    answers(agent, "b.md")
+    assert agent.stop() == 0
+
+
+def test_too_few_watches_are_told_and_subfolders_are_looked_at(agent: Agent) -> None:
+    limit = 'echo 9 > /proc/sys/user/max_inotify_watches && exec "$@"'
+    few = ["unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh"]
+    if subprocess.run([*few, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    for number in range(12):
+        (agent.layout.inbox / f"thread-{number}").mkdir()
+    agent.start(few)
+    says(agent, "too few inotify watches")
+    says(agent, "by looking every 1 s")
+    for number in range(12):
+        agent.drop(f"thread-{number}/a.md", "My name is Alice.")
+    for number in range(12):
+        assert agent.result(f"thread-{number}/a.md")["status"] == "done"
+    assert agent.stop() == 0
+
+
+def test_an_inbox_on_a_mount_of_its_own_comes_and_goes(agent: Agent) -> None:
+    inbox = agent.layout.inbox
+    if subprocess.run(["mount", "-t", "tmpfs", "none", str(inbox)], capture_output=True).returncode:
+        pytest.skip("mount(8) needs root")
+    try:
+        agent.layout.settings.write_text(SETTINGS.replace("1h", "1s"))
+        assert kind_of(inbox) == "tmpfs"
+        agent.start()
+        says(agent, "Watching by events.")
+        subprocess.run(["umount", str(inbox)], check=True)
+        answers(agent, "below.md")
+    finally:
+        subprocess.run(["umount", str(inbox)], capture_output=True)
+    assert agent.stop() == 0
+
+
+def test_what_is_moved_out_of_a_watched_place_holds_nothing_back(tmp_path: Path) -> None:
+    """watchdog waits half a second behind each move away; five moves would take more than two."""
+    place, outside = tmp_path / "place", tmp_path / "outside"
+    place.mkdir()
+    outside.mkdir()
+    heard = threading.Event()
+    watcher = Watcher({"place": (place, True, CHANGES)}, lambda _: heard.set(), canary=True)
+    watcher.start()
+    try:
+        wait_for(lambda: watcher.listening() is None and not watcher.deaf(), "the canary is heard")
+        emitter = next(iter(watcher._observer.emitters))
+        assert emitter._inotify._move_event_grouper._queue.delay < 0.05
+        best = 9.0
+        for number in range(5):
+            (place / f"{number}.md").touch()
+            began = time.monotonic()
+            os.rename(place / f"{number}.md", outside / f"{number}.md")
+            heard.clear()
+            (place / f"next-{number}.md").touch()
+            assert heard.wait(30)
+            best = min(best, time.monotonic() - began)
+        assert best < 0.4
+    finally:
+        watcher.stop()
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "9p", "virtiofs", "fuse.sshfs", "fuse.grpcfuse", "fakeowner"])
+def test_kinds_of_mounts_on_which_others_write_unheard(kind: str) -> None:
+    assert is_far(kind)
+    assert not any(map(is_far, ("ext4", "btrfs", "overlay", "tmpfs", "xfs", "fuseblk", "")))
