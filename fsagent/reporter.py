@@ -102,9 +102,7 @@ class Reporter:
         found += load_secrets(settings, self._layout.root)[1]
         found += server_troubles(settings, PinBook(self._layout))
         found += [str(error) for error in self._book.broken().values()]
-        why = self._soul.read()[1]
-        if why:
-            found.append(why)
+        found += self._soul.trouble()
         for place, error in unwatched.items():
             found.append(f"{place}/ is not watched ({error}); it is looked at every {settings.scan_interval:g}s")
         for name in self._book.conflicts():
