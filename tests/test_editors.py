@@ -76,7 +76,8 @@ def nano(path: Path, source: Path, *options: str) -> None:
     wait_for(partial(_drawn, terminal), "nano draws its screen")
     for keys in (b"\x1b\\", b"\x1bT", b"\x12", f"{source}\r".encode(), b"\x13", b"\x18"):
         os.write(terminal, keys)
-        if b"changed" in _drawn(terminal):  # on disk, since it was opened: the person means to save
+        if b"changed" in _drawn(terminal):  # on disk, since it was opened; it asks a little later
+            wait_for(lambda: b"Yes" in _drawn(terminal), "nano asks whether to save all the same")
             os.write(terminal, b"y")
             _drawn(terminal)
     _drawn(terminal)
@@ -206,7 +207,7 @@ def test_a_command_that_it_writes_runs_once_and_whole(
     result = agent.result(f"{name}.md")
     assert result["status"] == "done", result.content
     run_folder = agent.layout.runs / result["run"]
-    wait_for(lambda: (run_folder / "command.md").exists(), "the command is put away")
+    wait_for((run_folder / "command.md").exists, "the command is put away")
     whole = next(agent.layout.archive.rglob(f"{name}.md"))
     assert whole.read_text().strip() == source.read_text().strip()
     assert (agent.root / f"{name}.log").read_text().split() == ["ran"]
