@@ -75,6 +75,7 @@ FLOORS = {
         "doctor",
         "foreground",
         "house",
+        "inforce",
         "home",
         "intake",
         "lanes",
@@ -83,6 +84,7 @@ FLOORS = {
         "recovery",
         "repeats",
         "reporter",
+        "traffic",
         "watcher",
     ],
     5: ["__main__", "faces", "testing"],
@@ -277,7 +279,7 @@ def test_broad_excepts_stand_in_the_two_places_that_journal_them() -> None:
                 node.type is None or (isinstance(node.type, ast.Name) and node.type.id == "Exception")
             ):
                 broad[name] = broad.get(name, 0) + 1
-    journaled = {"fsagent.daemon", "fsagent.pipeline", "fsagent.worker", "fsagent.faces.beside"}
+    journaled = {"fsagent.traffic", "fsagent.pipeline", "fsagent.worker", "fsagent.faces.beside"}
     told = {"fsagent.modelcheck"}  # around one request, by a provider's library, for a person who waits
     assert set(broad) <= journaled | told, broad
 

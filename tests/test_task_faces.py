@@ -84,7 +84,7 @@ def test_a_task_is_shown_with_its_last_runs_and_its_next_slots_in_its_zone(layou
     assert line.settings == {"timeout": "5m", "model": "openai:x"}
     text = task_text(line)
     assert text.startswith("sub/log (tasks/sub/log.md)\n")
-    assert "6 s late  outbox/6.md" in text
+    assert "6s late  outbox/6.md" in text
     assert f"{line.slots[0]:%a %Y-%m-%d %H:%M:%S} +09:00" in text
     (listed,) = read_tasks(layout)
     assert (len(listed.runs), len(listed.slots), listed.next) == (1, 1, line.next)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from fsagent.files.fields import format_duration
+
 if TYPE_CHECKING:
     from fsagent.faces.explain import Explained
     from fsagent.faces.tasks import TaskLine, TaskRun
@@ -21,6 +23,7 @@ _ABOUT = (
     "server",
     "workspace",
     "url",
+    "title",
     "run",
     "what",
 )  # the first of these says what a record is about
@@ -42,6 +45,8 @@ def journal_line(record: dict[str, Any]) -> str:
     if event == "finished":
         what += f" → {record['result']}" if record.get("result") else ""
         what += f" ({record['seconds']:g} s)"
+    if event == "notice":
+        what += f" → {record['file']}"
     if event == "missed":
         what += f" {record['slots']} slots were missed"
     if event == "daemon started":
@@ -107,10 +112,15 @@ def explained_text(found: Explained) -> str:
 
 
 def _task_run(run: TaskRun) -> str:
-    took = f"{run.seconds:.3g} s" if run.seconds is not None else ""
-    late = f"{run.late:.0f} s late" if run.late is not None and run.late >= 1 else ""
+    took = _duration(run.seconds) if run.seconds is not None else ""
+    late = f"{_duration(run.late)} late" if run.late is not None and run.late >= 1 else ""
     what = run.result or run.error.partition("\n")[0]
     return "  ".join([_time(run.started or run.slot), f"{run.status:<11}", *filter(None, (took, late, what))]).rstrip()
+
+
+def _duration(seconds: float) -> str:
+    """As a person would say it: milliseconds of what is short, whole seconds of what is long."""
+    return format_duration(round(seconds, 3 if seconds < 10 else 0))
 
 
 def _slot(moment: datetime) -> str:

@@ -67,6 +67,11 @@ class Journal:
         for listener in self._listeners:
             listener(record)
 
+    def complain(self, error: Exception, run: str = "", command: str = "") -> None:
+        """Record that something failed, if that can be written at all; else status and health will show it."""
+        with suppress(OSError):
+            self.append("error", error=str(error) or repr(error), run=run, command=command)
+
     def heard_by(self, listener: Listener) -> None:
         """Let somebody else see the records from now on, in the thread that writes them; so it must not wait."""
         self._listeners.append(listener)
