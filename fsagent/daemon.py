@@ -141,7 +141,7 @@ class Daemon:
     def run_once(self) -> None:
         """Do all that is due and waiting, then return; files that are still being written are waited for."""
         looked_again = False
-        while not self._draining and not self.layout.stop.exists():
+        while not self._draining and not self.layout.stopped():
             wait = self.beat()
             if self._traffic.under_way() or self._heartbeat.asking():
                 self._bell.wait(wait, self._alarm)
@@ -158,7 +158,7 @@ class Daemon:
         """One turn: look where something may have changed, hand out what is due; gives the seconds until the next."""
         began = time.monotonic()
         woken = {self._woken.popleft() for _ in range(len(self._woken))}
-        now, paused = self.now(), self.layout.stop.exists()
+        now, paused = self.now(), self.layout.stopped()
         full = time.monotonic() >= self._next_scan
         if full or "root" in woken:
             self._look_around()

@@ -71,7 +71,7 @@ class Reporter:
             since=settings.local(self._since),
             beat=now,
             interval=float(settings.scan_interval),
-            paused=self._layout.stop.exists(),
+            paused=self._layout.stopped(),
             running=tuple(Line(run.envelope.path or run.envelope.name, run.folder.run) for run in running),
             waiting=waiting,
             waiting_since=waiting_since,

@@ -47,6 +47,10 @@ class Layout:
         self.breaker = self.machine / "breaker.json"
         self.servers = self.machine / "mcp"
 
+    def stopped(self) -> bool:
+        """True if STOP is there, as whatever it is: a file, a folder, a link that leads nowhere."""
+        return os.path.lexists(self.stop)
+
     def name(self, path: Path) -> str:
         """How a path is called in messages and results: relative, with ``/``, always writable as UTF-8."""
         return readable(os.path.relpath(path, self.root))
