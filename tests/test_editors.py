@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -192,7 +191,13 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
     agent.close()
 
 
-@pytest.fixture(params=WRITERS, ids=attrgetter("__name__"))
+_SLOW = (nano, nano_with_backup)  # it waits for its person
+
+
+@pytest.fixture(
+    params=[pytest.param(each, marks=pytest.mark.long) if each in _SLOW else each for each in WRITERS],
+    ids=[each.__name__ for each in WRITERS],
+)
 def writer(request: pytest.FixtureRequest) -> Callable[[Path, Path], None]:
     return request.param
 

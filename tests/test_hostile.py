@@ -89,7 +89,7 @@ def needs(agent: Agent) -> str:
 
 
 def status(agent: Agent) -> str:
-    return agent.layout.status.read_text()
+    return agent.layout.status.read_text() if agent.layout.status.exists() else ""
 
 
 @pytest.mark.parametrize("kind", MAKERS)
