@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +14,13 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.errors import DocumentError, SettingsError
+from fsagent.files.atomic import read_plain
 from fsagent.files.documents import decode
 from fsagent.files.fields import Duration, nearest, place, read_fields
 from fsagent.files.yamltext import load_mapping
 from fsagent.keepsettings import KeepSettings, keep_faults
 from fsagent.mcpsettings import ServerSettings, server_faults, servers_of
-from fsagent.model import Fault, Trigger
+from fsagent.model import MAX_DOCUMENT, Fault, Trigger
 from fsagent.modelsettings import BudgetSettings, ModelSettings, budget_faults, model_faults
 from fsagent.secrets import secret_faults
 from fsagent.zones import system_zone
@@ -264,11 +264,11 @@ _LEAST = {
 def load_settings(path: Path) -> Settings:
     """Read fsagent.yaml; a missing file means the defaults. Raises ``SettingsError`` with every fault in it."""
     try:
-        raw = path.read_bytes()
+        raw = read_plain(path, MAX_DOCUMENT + 1)
     except FileNotFoundError:
         return Settings()
     except OSError as error:
-        raise SettingsError([Fault(FILE, f"cannot be read: {os.strerror(error.errno or 0)}")]) from error
+        raise SettingsError([Fault(FILE, f"cannot be read: {error.strerror}")]) from error
     try:
         fields = load_mapping(decode(raw, FILE)[0], FILE)
         settings = read_fields(Settings, fields, FILE)
@@ -284,7 +284,7 @@ def load_settings(path: Path) -> Settings:
 def place_of(file: Path, path: _Path) -> tuple[int, int]:
     """Line and column of a setting (``("tools", "shell")``); (0, 0) where the file does not name it (any more)."""
     try:
-        return place(load_mapping(decode(file.read_bytes(), FILE)[0], FILE), path)
+        return place(load_mapping(decode(read_plain(file, MAX_DOCUMENT + 1), FILE)[0], FILE), path)
     except (OSError, DocumentError):
         return 0, 0
 

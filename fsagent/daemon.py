@@ -190,7 +190,7 @@ class Daemon:
         What the disk refuses is waited for, too, but not for long. Raises ``FsagentError`` then.
         """
         looked_again, patience = False, time.monotonic() + PATIENCE
-        while not self._draining and not self.layout.stop.exists():
+        while not self._draining and not self.layout.stopped():
             wait = self.beat()
             if self._traffic.under_way() or self._heartbeat.asking() or self._house.keeper.busy():
                 self._bell.wait(wait, self._alarm)
@@ -220,7 +220,7 @@ class Daemon:
             return self._standby.beat()
         began = time.monotonic()
         woken = {self._woken.popleft() for _ in range(len(self._woken))}
-        now, paused = self.now(), self.layout.stop.exists()
+        now, paused = self.now(), self.layout.stopped()
         full = time.monotonic() >= self._next_scan
         intake, traffic, guard = self._house.intake, self._traffic, self._house.trouble.guard
         short = self._house.trouble.look()
@@ -327,7 +327,7 @@ class Daemon:
         """Settings, missing folders, watches: what may have changed in the root itself."""
         self._watcher.check()
         self.settings.look(self._configure)
-        seen = (self._watcher.words(), self.settings.fault, self.layout.stop.exists())
+        seen = (self._watcher.words(), self.settings.fault, self.layout.stopped())
         self._status_due |= seen != self._seen
         self._seen = seen
         make_places(self.layout)

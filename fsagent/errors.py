@@ -25,6 +25,8 @@ from collections.abc import Sequence
 
 from fsagent.model import Fault
 
+MAX_FAULTS = 100
+
 
 class FsagentError(Exception):
     """Root of all our errors; ``exit_code`` is what the command line returns for it."""
@@ -68,12 +70,14 @@ class StandingByError(PersonError):
 
 
 class DocumentError(PersonError):
-    """A file that cannot be understood. ``faults`` holds all that was found, never empty."""
+    """A file that cannot be understood. ``faults`` holds what was found, never empty; of very many the first ones."""
 
     exit_code = 2
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(faults)
+        self.faults = tuple(faults[:MAX_FAULTS])
+        if len(faults) > MAX_FAULTS:
+            self.faults += (Fault(faults[0].file, f"has more faults; the first {MAX_FAULTS} are told"),)
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 

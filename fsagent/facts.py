@@ -138,8 +138,10 @@ def clean_fact(text: str) -> str:
     """``text`` as one line that can be nothing but a fact: no newline, no heading, bullet, fence or comment."""
     line = "".join(char if char.isprintable() else " " for char in text.replace("\ufeff", ""))
     line = " ".join(line.split())
-    while match := _LEADING_MARK.match(line):
-        line = line[match.end() :]
+    start = 0
+    while match := _LEADING_MARK.match(line, start):
+        start = match.end()
+    line = line[start:]
     while "<!--" in line or "-->" in line:
         line = line.replace("<!--", "<! --").replace("-->", "-- >")
     return line

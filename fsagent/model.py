@@ -28,10 +28,15 @@ _DATE = re.compile(r"\{\{\s*date\s*\}\}")
 
 MAX_DOCUMENT = 1024 * 1024
 """The most bytes that a command, a task, the settings or the soul may have."""
+MAX_FAULT = 1_000
+"""The most characters that are shown of a fault's message; of a longer one its beginning and its end."""
 
 
 class Fault(Struct, frozen=True):
-    """One thing that is wrong with one file. ``line`` and ``column`` count from 1; 0 means the whole file."""
+    """One thing that is wrong with one file. ``line`` and ``column`` count from 1; 0 means the whole file.
+
+    As text it is one line of bounded length in which nothing of the file can hide, turn or colour what stands there.
+    """
 
     file: str
     message: str
@@ -45,7 +50,14 @@ class Fault(Struct, frozen=True):
             place += f":{self.line}"
             if self.column:
                 place += f":{self.column}"
-        return f"{place}: {self.field}: {self.message}" if self.field else f"{place}: {self.message}"
+        parts = (place, self.field, self.message) if self.field else (place, self.message)
+        return ": ".join(_on_a_line(part) for part in parts)
+
+
+def _on_a_line(text: str) -> str:
+    if len(text) > MAX_FAULT:
+        text = f"{text[: MAX_FAULT // 2]} … {text[-MAX_FAULT // 2 :]}"
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ToolCall(Struct, frozen=True):

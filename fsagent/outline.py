@@ -74,14 +74,8 @@ def _fence_end(seen: Sequence[str], number: int, mark: str, unclosed: dict[str, 
 
 def _blank_comments(seen: list[str], number: int, last_close: int, inside: set[int]) -> int:
     """Blank the comments that begin in this line; gives the next line to look at."""
-    start = seen[number].find("<!--")
+    start = _blank_closed(seen, number, seen[number].find("<!--"))
     while start >= 0:
-        end = seen[number].find("-->", start + 4)
-        if end >= 0:
-            line = seen[number]
-            seen[number] = line[:start] + " " * (end + 3 - start) + line[end + 3 :]
-            start = seen[number].find("<!--", end)
-            continue
         if last_close <= number:
             break
         seen[number] = seen[number][:start]
@@ -93,8 +87,19 @@ def _blank_comments(seen: list[str], number: int, last_close: int, inside: set[i
             inside.add(number)
         end = seen[number].find("-->") + 3
         seen[number] = " " * end + seen[number][end:]
-        start = seen[number].find("<!--", end)
+        start = _blank_closed(seen, number, seen[number].find("<!--", end))
     return number + 1
+
+
+def _blank_closed(seen: list[str], number: int, start: int) -> int:
+    """Blank the comments from ``start`` on that end in this line too; gives where one begins that does not, or -1."""
+    line, parts, done = seen[number], list[str](), 0
+    while start >= 0 and (end := line.find("-->", start + 4)) >= 0:
+        parts += [line[done:start], " " * (end + 3 - start)]
+        done, start = end + 3, line.find("<!--", end)
+    if parts:
+        seen[number] = "".join([*parts, line[done:]])
+    return start
 
 
 def sections(seen: Sequence[str]) -> Iterator[Section]:

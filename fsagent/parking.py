@@ -16,7 +16,7 @@ from typing import Any
 
 from fsagent.config import Settings
 from fsagent.errors import PersonError, ToolError
-from fsagent.files.atomic import read_file
+from fsagent.files.atomic import read_plain
 from fsagent.files.quiet import Identity, identity_of, is_written, seconds_to_quiet
 from fsagent.model import MAX_DOCUMENT, Answer, Question
 from fsagent.trouble import REFUSALS, Trouble
@@ -296,6 +296,6 @@ def _read(path: os.PathLike[str], identity: Identity) -> bytes | None:
 def _anything(layout: Layout, name: str) -> bytes:
     """What stands in a file now, if it can be read at all."""
     try:
-        return read_file(layout.approvals / name, MAX_DOCUMENT)
+        return read_plain(layout.approvals / name, MAX_DOCUMENT)
     except OSError:
         return b""

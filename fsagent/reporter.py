@@ -74,7 +74,7 @@ class Reporter:
             since=settings.local(self._since),
             beat=now,
             interval=float(settings.scan_interval),
-            paused=self._layout.stop.exists(),
+            paused=self._layout.stopped(),
             running=tuple(Line(run.envelope.path or run.envelope.name, run.folder.run) for run in running),
             waiting=waiting,
             waiting_since=waiting_since,
@@ -107,9 +107,7 @@ class Reporter:
         found += load_secrets(settings, self._layout.root)[1]
         found += server_troubles(settings, PinBook(self._layout))
         found += [str(error) for error in self._book.broken().values()]
-        why = self._soul.read()[1]
-        if why:
-            found.append(why)
+        found += self._soul.trouble()
         for place, error in unwatched.items():
             found.append(f"{place}/ is not watched ({error}); it is looked at now and then")
         for name in self._book.conflicts():

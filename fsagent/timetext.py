@@ -16,6 +16,8 @@ from fsagent.files.fields import Duration, format_duration, nearest, read_fields
 from fsagent.timetable import Slots, Timetable, seconds_of
 
 LEAST_PERIOD = 1.0
+MAX_RULE = 4_000
+"""The most characters in a field of a rule; a list of times or days has them all together."""
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SHORT = {"tues": 1, "wednes": 2, "thur": 3, "thurs": 3}
 _GROUPS = {
@@ -67,6 +69,10 @@ class RuleFields(Struct, frozen=True, rename={"from_": "from"}):
 
 def timetable(fields: RuleFields) -> tuple[Timetable, list[tuple[str, str]]]:
     """The rule that the fields make, and what is wrong with them: (field, what to write instead)."""
+    for kind in RuleFields.__struct_fields__:
+        value = getattr(fields, kind)
+        if isinstance(value, str | tuple) and sum(map(len, value)) > MAX_RULE:
+            return Timetable(), [(kind.rstrip("_"), f"is longer than {MAX_RULE} characters; a rule is a few words")]
     given = [kind for kind in _KINDS if getattr(fields, kind) not in (None, "", ())]
     plain = given in ([], ["every"]) and not any(
         (fields.on, fields.timezone, fields.from_, fields.until, fields.active)
@@ -122,7 +128,7 @@ def rule_from_text(text: str) -> dict[str, Any]:
     """The fields that say what a person wrote in one line: ``10m``, ``heartbeat``, ``0 9 * * mon-fri``, ``@daily``,
     ``09:00``, ``mon,fri 09:00``, ``2027-01-05 14:00``; a word such as ``every``, ``at``, ``once`` or ``cron:`` may
     stand before it. Values are text and lists of text. Raises ``ValueError`` with what to write instead."""
-    line = " ".join(text.strip().strip("\"'`").split())
+    line = " ".join(text.strip().strip("\"'`").split())[:MAX_RULE]
     found = re.match(r"(every|each|cron|at|once)\b\s*:?\s*", line, re.IGNORECASE)
     said, rest = (found[1].lower(), line[found.end() :].strip("\"'")) if found else ("", line)
     fields = _fields(said, rest) if rest else None

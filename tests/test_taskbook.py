@@ -181,7 +181,7 @@ def test_what_cannot_be_read_hurts_only_itself(layout: Layout) -> None:
     write(layout, "giant.md", "x" * (1024 * 1024 + 1))
     book = opened(layout)
     assert list(book.names()) == ["a"]
-    assert list(book.broken()) == ["giant"]
+    assert list(book.broken()) == ["giant", "link", "pipe"]
     assert "larger than 1024 KiB" in str(book.broken()["giant"])
 
 

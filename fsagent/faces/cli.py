@@ -24,6 +24,7 @@ from fsagent.faces.commands_servers import named, servers
 from fsagent.faces.commands_tasks import pause, resume, tasks
 from fsagent.faces.commands_usage import usage
 from fsagent.faces.options import default_workspace, json_option, leave, workspace_option
+from fsagent.workspace.form import harmless
 
 _ASK_CODES = {"done": 0, "failed": 3, "interrupted": 3, "refused": 4}
 
@@ -37,7 +38,7 @@ class _Group(click.Group):
         try:
             return super().invoke(context)
         except FsagentError as error:
-            click.echo(f"fsagent: {error}", err=True)
+            click.echo(harmless(f"fsagent: {error}"), err=True)
             context.exit(error.exit_code)
         except KeyboardInterrupt:
             context.exit(130)
@@ -113,7 +114,7 @@ def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
     check_owner(layout)
     if not daemon_runs(layout):
         raise FsagentError(f"no daemon runs on {root}; start it with: fsagent run {root}")
-    if layout.stop.exists():
+    if layout.stopped():
         raise FsagentError(f"the agent on {root} is paused by the file STOP; go on with: fsagent resume -w {root}")
     raw = " ".join(text).encode("utf-8", "surrogateescape")  # a terminal's bytes, as they were typed
     run = hand_in(layout, raw, Caller("cli"), thread=thread).run
@@ -121,7 +122,7 @@ def ask(root: Path, thread: str, timeout: str, text: tuple[str, ...]) -> None:
     if result is None:
         click.echo(f"fsagent: no answer after {timeout}; the command goes on as run {run}", err=True)
         leave(5)
-    click.echo(result.body)
+    click.echo(harmless(result.body))
     leave(_ASK_CODES.get(str(result.fields.get("status")), 1))
 
 
@@ -135,7 +136,7 @@ def status(root: Path, as_json: bool) -> None:
     from fsagent.workspace.layout import open_workspace
 
     view = read_status(open_workspace(root))
-    click.echo(as_json_text(view) if as_json else status_text(view))
+    click.echo(as_json_text(view) if as_json else harmless(status_text(view)))
 
 
 @main.command()
@@ -151,7 +152,7 @@ def runs(root: Path, as_json: bool, limit: int, task: str, wanted: str) -> None:
     from fsagent.workspace.layout import open_workspace
 
     found = read_runs(open_workspace(root), limit, task=task, status=wanted)
-    click.echo(as_json_text(found) if as_json else runs_text(found))
+    click.echo(as_json_text(found) if as_json else harmless(runs_text(found)))
 
 
 @main.command()
@@ -165,7 +166,7 @@ def show(root: Path, as_json: bool, run: str) -> None:
     from fsagent.workspace.layout import open_workspace
 
     view = read_run(open_workspace(root), run)
-    click.echo(as_json_text(view) if as_json else run_text(view))
+    click.echo(as_json_text(view) if as_json else harmless(run_text(view)))
 
 
 for each in (cancel, retry, approvals, approve, answer, refuse):

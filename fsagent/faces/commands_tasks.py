@@ -91,7 +91,7 @@ def _set(layout: Layout, action: str, name: str) -> None:
     if not daemon_runs(layout):
         click.echo(f"{action} {task}: counts when a daemon runs, and none does now (run {run})")
         return
-    if layout.stop.exists():
+    if layout.stopped():
         click.echo(f"{action} {task}: counts once the agent goes on; the file STOP pauses it (run {run})")
         return
     result = door.wait_for(layout, run, PATIENCE)

@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from fsagent.faces.text import journal_line
+from fsagent.workspace.form import harmless
 
 
 def show(record: dict[str, Any]) -> None:
     """Print a record of the journal. A screen that is gone stops nothing: the journal has it all."""
     try:
-        click.echo(journal_line(record))
+        click.echo(harmless(journal_line(record)))
     except (OSError, ValueError, UnicodeEncodeError):
         pass
 

@@ -77,7 +77,7 @@ def read_status(layout: Layout) -> StatusView:
         scan = Inbox(layout).scan(datetime.now(UTC), time.monotonic(), 0, 0, 0)
         waiting = len(scan.ready) + len(dropped(layout))
     return StatusView(
-        workspace=str(layout.root), alive=alive, paused=layout.stop.exists(), snapshot=snapshot, waiting=waiting,
+        workspace=str(layout.root), alive=alive, paused=layout.stopped(), snapshot=snapshot, waiting=waiting,
         owner=owner.host if owner else "",
     )  # fmt: skip
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -133,11 +134,7 @@ def read_file(path: Path, limit: int = sys.maxsize) -> bytes:
     """A small file, at most its first ``limit`` bytes; without what Python's own ``open`` asks the system besides."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        parts = []
-        while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
-            parts.append(part)
-            limit -= len(part)
-        return b"".join(parts)
+        return read_fd(fd, limit)
     finally:
         os.close(fd)
 
@@ -168,6 +165,56 @@ def sync_written(path: Path, fd: int) -> bool:
         _doubted.add(identity)
         raise
     return False
+
+
+def read_fd(fd: int, limit: int) -> bytes:
+    """What can be read from here on, at most ``limit`` bytes."""
+    parts = []
+    while limit > 0 and (part := os.read(fd, min(limit, 1 << 20))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
+
+
+def open_plain(path: Path) -> int:
+    """Open an ordinary file that people keep in the workspace, for reading; never waits.
+
+    Raises ``OSError`` with words for what is a link (which may lead anywhere), a folder, a FIFO, a device.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            raise
+        kind = "a link" if error.errno != errno.ENXIO else "a special file"
+        raise OSError(error.errno, f"it is {kind}, not a file; put the file itself there", str(path)) from None
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return fd
+    os.close(fd)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a special file; put a file there", str(path))
+
+
+def read_plain(path: Path, limit: int) -> bytes:
+    """At most the first ``limit`` bytes of what ``open_plain`` opens."""
+    fd = open_plain(path)
+    try:
+        return read_fd(fd, limit)
+    finally:
+        os.close(fd)
+
+
+def swap(one: Path, other: Path) -> bool:
+    """Exchange two files' names in one instant; False, with nothing done, where the system cannot (Linux can)."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    here, exchange = -100, 2
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(exchange)) == 0)
 
 
 def sync_file(path: Path) -> None:

@@ -23,7 +23,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
-from ruamel.yaml.events import AliasEvent, MappingStartEvent
+from ruamel.yaml.events import AliasEvent, MappingStartEvent, SequenceStartEvent
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import VersionedResolver
@@ -38,9 +38,11 @@ MAX_CHARACTERS = 64 * 1024
 MAX_DEPTH = 16
 MAX_NODES = 5_000
 _MAX_REPAIRS = 50
+_MAX_REREAD = 64 * 1024  # characters read again for repairs: each costs some 20 µs
 _RESERVED_VALUE = re.compile(r"(?:^|(?<=[:\[,{-]))[ \t]*((?:[*&!%@`]|\{\{))")
-_FLOW_VALUE = re.compile(r"(?:\{\{.*?\}\}|[^,\]}])*")
-_BLOCK_VALUE = re.compile(r".*?(?=[ \t]+#|[ \t]*$)")
+_FLOW_STOP = re.compile(r"\{\{|[,\]}]")
+_COMMENT = re.compile(r"[ \t]#")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _MISREAD = re.compile(r"y|n|yes|no|on|off|[-+.\d][-+.\d:_ex]*", re.IGNORECASE)
 _PLAIN = re.compile(r"[\w/.][\w/.:-]*(?<!:)")
 _BLOCK_SEQUENCE = re.compile(r"^( *)[^\s#-][^#\n]*:[ \t]*(?:#[^\n]*)?\n( *)- ", re.MULTILINE)
@@ -68,9 +70,12 @@ class _BoundedComposer(Composer):
             raise MarkedYAMLError(problem="anchors and aliases", problem_mark=event.start_mark)
         if getattr(event, "ctag", None) is not None and str(event.ctag) not in ("None", "!"):
             raise MarkedYAMLError(problem="tags", problem_mark=event.start_mark)
+        if _SURROGATE.search(getattr(event, "value", None) or ""):
+            raise MarkedYAMLError(problem="half a character", problem_mark=event.start_mark)
         is_key = parent is not None and parent.id == "mapping" and index is None
-        if is_key and isinstance(event, MappingStartEvent) and event.flow_style:
-            raise MarkedYAMLError(problem="a mapping as key", problem_mark=event.start_mark)
+        if is_key and isinstance(event, MappingStartEvent | SequenceStartEvent):
+            what = "a mapping as key" if isinstance(event, MappingStartEvent) and event.flow_style else "no name"
+            raise MarkedYAMLError(problem=what, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
@@ -131,7 +136,7 @@ def _load(text: str, file: str, first_line: int) -> tuple[CommentedMap, str]:
     if len(text) > MAX_CHARACTERS:
         raise DocumentError([Fault(file, f"the settings part is longer than {MAX_CHARACTERS // 1024} KiB", first_line)])
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    for _ in range(_MAX_REPAIRS):
+    for _ in range(max(2, min(_MAX_REPAIRS, _MAX_REREAD // max(1, len(text))))):
         try:
             data = _round_trip().load(text)
             break
@@ -247,12 +252,25 @@ def _quote_reserved(text: str, error: YAMLError) -> str | None:
     starts = [found.start(1) for found in _RESERVED_VALUE.finditer(line) if found.start(1) <= mark.column]
     if not starts:
         return None
-    pattern, start = (_FLOW_VALUE, starts[-1]) if _opens_flow(line[: starts[-1]]) else (_BLOCK_VALUE, starts[0])
-    found = pattern.match(line, start)
-    length = len(found[0].rstrip()) if found else 0
-    quoted = "'" + line[start : start + length].replace("'", "''") + "'"
-    lines[mark.line] = line[:start] + quoted + line[start + length :]
+    if _opens_flow(line[: starts[-1]]):
+        start, end = starts[-1], _flow_end(line, starts[-1])
+    else:
+        start = starts[0]
+        comment = _COMMENT.search(line, start)
+        end = comment.start() if comment else len(line)
+    value = line[start:end].rstrip()
+    lines[mark.line] = line[:start] + "'" + value.replace("'", "''") + "'" + line[start + len(value) :]
     return "\n".join(lines)
+
+
+def _flow_end(line: str, start: int) -> int:
+    """Where a value in a list or map on one line ends: before a comma or bracket that stands in no ``{{ … }}``."""
+    at, last = start, line.rfind("}}")
+    while stop := _FLOW_STOP.search(line, at):
+        if stop[0] != "{{":
+            return stop.start()
+        at = line.index("}}", stop.end()) + 2 if stop.end() <= last else stop.end()
+    return len(line)
 
 
 def _opens_flow(text: str) -> bool:
@@ -265,6 +283,8 @@ _ADVICE = (
         "anchors (&) and aliases (*) are not used here; write the value out, in quotes if it is text",
     ),
     ("tags", "tags (!) are not used here; put the value in quotes"),
+    ("no name", "a name before ':' must be plain text, not a list or a map"),
+    ("half a character", "\\ud800 to \\udfff are halves of a character; write the character itself"),
     ("a mapping as key", "put a value that starts with {{ in quotes"),
     ("maximum depth", f"lists and maps may nest at most {MAX_DEPTH} deep"),
     ("mapping values are not allowed", "a value that holds ': ' must be in quotes, and names must line up"),

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.errors import DocumentError
-from fsagent.files.atomic import numbered, read_file, write_new
+from fsagent.files.atomic import numbered, read_plain, write_new
 from fsagent.files.documents import read_document
 from fsagent.files.names import conflict_of, is_temporary
 from fsagent.model import MAX_DOCUMENT, Question
@@ -94,7 +94,7 @@ def file_questions(layout: Layout, folder: RunFolder, open_: Pending, now: datet
 def answered(layout: Layout, open_: Pending) -> bool:
     """True if the file answers everything, though nobody may have read that yet."""
     try:
-        raw = read_file(layout.approvals / open_.file, MAX_DOCUMENT + 1)
+        raw = read_plain(layout.approvals / open_.file, MAX_DOCUMENT + 1)
     except OSError:
         return False
     return ballot.read(raw, open_.id, open_.questions).complete
@@ -123,7 +123,7 @@ def open_file(layout: Layout, name: str) -> Pending | None:
     try:
         if trouble_with(os.lstat(layout.approvals / name)):
             return None
-        id_, run = ballot.id_in(read_file(layout.approvals / name, MAX_DOCUMENT))
+        id_, run = ballot.id_in(read_plain(layout.approvals / name, MAX_DOCUMENT))
     except OSError:
         return None
     found = pending(RunFolder(layout.runs / run)) if is_run_id(run) else None
@@ -158,7 +158,7 @@ def explain_stray(layout: Layout, name: str) -> str | None:
         return f"is a sync conflict copy; it answers nothing. Put your answer into {original}, and remove this one"
     try:
         why = trouble_with(os.lstat(layout.approvals / name))
-        raw = b"" if why else read_file(layout.approvals / name, MAX_DOCUMENT)
+        raw = b"" if why else read_plain(layout.approvals / name, MAX_DOCUMENT)
     except OSError as error:
         return None if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
     if why:

@@ -44,6 +44,18 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
+_HIDDEN = {
+    code: ascii(chr(code))[1:-1]
+    for code in (*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F),
+                 *range(0x2066, 0x206A))
+}  # fmt: skip
+
+
+def harmless(text: str) -> str:
+    """A text for a terminal: what would steer it, or turn the order of what is read, is written as an escape."""
+    return text.translate(_HIDDEN)
+
+
 def quoted(language: str, text: str, room: int) -> str:
     """A block that shows at most so much of a text, with everything that cannot be seen made visible."""
     return block(language, shown(text, room))

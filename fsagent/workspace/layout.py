@@ -53,6 +53,10 @@ class Layout:
         self.servers = self.machine / "mcp"
         self.hosts = self.machine / "hosts"
 
+    def stopped(self) -> bool:
+        """True if STOP is there, as whatever it is: a file, a folder, a link that leads nowhere."""
+        return os.path.lexists(self.stop)
+
     def name(self, path: Path) -> str:
         """How a path is called in messages and results: relative, with ``/``, always writable as UTF-8."""
         return readable(os.path.relpath(path, self.root))

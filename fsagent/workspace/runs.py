@@ -138,7 +138,8 @@ class RunFolder:
                 lines = read_file(self.steps).split(b"\n")
             except FileNotFoundError:
                 lines = []
-            self._events = [record for line in lines if line and (record := decode_record(line))]
+            records = [record for line in lines if line and (record := decode_record(line))]
+            self._events = [record for record in records if isinstance(record.get("event"), str)]
         return self._events
 
     def envelope(self, events: Sequence[dict[str, Any]] | None = None) -> Envelope | None:
@@ -193,7 +194,10 @@ class RunFolder:
         base = {"run": envelope.run, "command": envelope.name, "trigger": envelope.trigger, "thread": envelope.thread,
                 "task": envelope.task, "slot": envelope.slot}  # fmt: skip
         data = {**base, **{key: value for key, value in values.items() if key in known}}
-        return msgspec.convert(data, Run)
+        try:
+            return msgspec.convert(data, Run)
+        except msgspec.ValidationError:  # damaged on the disk: what the envelope tells is still true
+            return msgspec.convert({**base, "status": "interrupted", "started": envelope.time}, Run)
 
     def _open(self) -> int:
         if self._fd < 0:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from fsagent.files.atomic import overwrite, write_atomic
 from fsagent.files.locks import is_locked
+from fsagent.workspace.form import visible
 from fsagent.workspace.layout import Layout
 
 DAEMON_LOCK = "daemon.lock"
@@ -167,7 +168,7 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         head += f" Watching {snapshot.watching}."
     parts = ["# Status", head]
     needs = [_one_line(each) for each in snapshot.disk]
-    needs += [f"`{_one_line(line.name)}` {_one_line(line.words)}" for line in snapshot.approvals]
+    needs += [f"{_code(line.name)} {_one_line(line.words)}" for line in snapshot.approvals]
     needs += [_one_line(each) for each in snapshot.trouble]
     if needs:
         parts.append("## Needs you\n\n" + "\n".join(f"- {each}" for each in needs))
@@ -180,7 +181,7 @@ def render(snapshot: Snapshot, *, alive: bool) -> str:
         ("Paused or held back", snapshot.paused_tasks, ""),
         ("Last runs", snapshot.last, ""),
     ):
-        rows = [f"- `{_one_line(line.name)}` {_one_line(line.words)}" for line in lines]
+        rows = [f"- {_code(line.name)} {_one_line(line.words)}" for line in lines]
         if rows or word:
             parts.append(f"## {title}\n\n" + "\n".join([*rows, *([f"- {word}"] if word else [])]))
     return "\n\n".join(parts) + "\n"
@@ -201,5 +202,9 @@ def limited(lines: Iterable[Line], most: int, words: str, unseen: int = 0) -> tu
     return (*every[:most], *([Line("…", words.format(rest))] if rest else []))
 
 
+def _code(name: str) -> str:
+    return "`" + _one_line(name).replace("`", "'") + "`"
+
+
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))

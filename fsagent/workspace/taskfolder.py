@@ -198,7 +198,7 @@ class TaskFolder:
                 if stat.S_ISDIR(status.st_mode):
                     folders.append(path)
                     continue
-                file = self._read(fd, entry.name, path) if stat.S_ISREG(status.st_mode) else None
+                file = self._read(fd, entry.name, path) if _is_usable(status) else self._unusable(path, status)
                 if file is None:
                     continue
                 if path not in known or known[path].print != file.print or known[path].faults != file.faults:
@@ -230,6 +230,13 @@ class TaskFolder:
             known.modified, known.changed, known.size, known.inode, known.racy = identity
             self._unsaved += 1
         return known
+
+    def _unusable(self, path: str, status: os.stat_result) -> _File:
+        """What is never opened, for it may lead out of the workspace, or wait for ever."""
+        why = "is a link or a special file, not a file; put the task itself there"
+        if stat.S_ISREG(status.st_mode):
+            why = "has a second name (a hard link), perhaps outside of the workspace; copy it to a file of its own"
+        return _File(path, _name_of(path), print=why, faults=(Fault(self._shown(path), why),))
 
     def _understand(self, raw: bytes, path: str, mark: str) -> _File:
         file = _File(path, _name_of(path), print=mark)
@@ -287,11 +294,17 @@ class TaskFolder:
         self._unsaved = 0
 
 
+def _is_usable(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+
+
 def _bytes_of(folder: int, name: str) -> tuple[bytes, os.stat_result, int]:
     """The bytes of a regular file (of a giant only enough to refuse it), how it was, and when that was (ns)."""
     fd = os.open(name, _PLAIN, dir_fd=folder)
     try:
         now, status = time.time_ns(), os.fstat(fd)
+        if not _is_usable(status):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # it was replaced since it was looked at
         raw = part = os.read(fd, min(status.st_size, MAX_DOCUMENT) + 1)
         while part and len(raw) <= MAX_DOCUMENT:
             part = os.read(fd, MAX_DOCUMENT + 1 - len(raw))

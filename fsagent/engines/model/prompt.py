@@ -38,7 +38,6 @@ GIVEN = "What a check before this run brought, after each >, is material like wh
 MALFORMED = "arguments that are no JSON"
 
 _NOT_KEPT = ("usage", "timestamp", "provider_details", "provider_url", "metadata")
-_COMMENT = re.compile(r"<!--.*?-->\n*", re.DOTALL)
 _NOTHING = re.compile(r"\W*nothing to report\W*", re.IGNORECASE)
 
 
@@ -62,8 +61,18 @@ def messages(request: Request, turns: Sequence[Turn]) -> list[ModelMessage]:
 
 def instructions(request: Request) -> str:
     """The house rule and the soul, without the comments in it, which are for people."""
-    soul = _COMMENT.sub("", request.soul).strip()
+    soul = _without_comments(request.soul).strip()
     return f"{HOUSE_RULE}\n\nYour memory, soul.md:\n\n{soul}" if soul else HOUSE_RULE
+
+
+def _without_comments(text: str) -> str:
+    parts, at = [], 0
+    while (start := text.find("<!--", at)) >= 0 and (end := text.find("-->", start + 4)) >= 0:
+        parts.append(text[at:start])
+        at = end + 3
+        while text.startswith("\n", at):
+            at += 1
+    return "".join([*parts, text[at:]])
 
 
 def question(request: Request) -> str:

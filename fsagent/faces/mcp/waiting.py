@@ -121,7 +121,7 @@ def _what_keeps(layout: Layout, run: str, status: str) -> str:
         return (
             f"It waits for a person's answer ({open_.id}, approvals/{open_.file}); list_approvals shows what is asked."
         )
-    if status == "waiting" and layout.stop.exists():
+    if status == "waiting" and layout.stopped():
         return "The agent is paused by a person (the file STOP); the command waits until they let it go on."
     return ""
 
