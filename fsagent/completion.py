@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fsagent.files.atomic import sync_dir
 from fsagent.model import Run, Step
+from fsagent.repeats import ANOTHER_NAME
 from fsagent.workspace import results
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
@@ -148,5 +149,6 @@ def words(envelope: Envelope, outcome: Outcome) -> str:
     elif outcome.status == "refused" and outcome.error not in outcome.answer:
         parts.append(f"**Refused:** {outcome.error}")
     if outcome.status != "done" and envelope.trigger != "task":
-        parts.append("The command lies in `failed/`, as it was. To run it again, move it back to `inbox/`.")
+        again = "" if ANOTHER_NAME in outcome.error else " To run it again, move it back to `inbox/`."
+        parts.append(f"The command lies in `failed/`, as it was.{again}")
     return "\n\n".join(parts)

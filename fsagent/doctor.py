@@ -18,6 +18,7 @@ from msgspec import Struct
 from fsagent.config import FILE, Settings, load_settings, place_of
 from fsagent.errors import AlreadyRunningError, DocumentError, SettingsError
 from fsagent.extensions import unknown_names
+from fsagent.files.names import is_command_copy
 from fsagent.model import Fault
 from fsagent.reporter import server_troubles
 from fsagent.runner import Runner
@@ -163,6 +164,9 @@ def _commands(layout: Layout, settings: Settings, runner: Runner) -> tuple[int, 
     faults = [Fault(f"inbox/{each.name}", each.why) for each in scan.lying if "draft" not in each.why]
     for arrival in scan.ready:
         envelope = Envelope(run="", name=arrival.name, trigger="inbox", time=now, path=f"inbox/{arrival.name}")
+        if is_command_copy(arrival.path.name):
+            faults.append(Fault(envelope.path, "is a sync conflict copy; it is never run"))
+            continue
         try:
             raw = arrival.path.read_bytes()
             command = read_command(

@@ -243,6 +243,9 @@ class Pipeline:
         if earlier:
             self._set_aside(folder, envelope, earlier)
             return None
+        copied = repeats.conflict_copy(self._layout, self._index, envelope)
+        if copied:
+            raise DocumentError(copied)
         try:
             command = read_command(
                 raw, msgspec.structs.replace(envelope, time=settings.local(envelope.time)),
@@ -290,8 +293,7 @@ class Pipeline:
     def _set_aside(self, folder: RunFolder, envelope: Envelope, earlier: Run) -> None:
         """A sync client delivered again what was settled already: it is kept, told, and not run."""
         now = self._now()
-        why = f"delivered again; ran as {earlier.run}"
-        outcome = Outcome(status="done", started=now, finished=now, error=why, publish=False)
+        outcome = Outcome(status="done", started=now, finished=now, error=repeats.told_of(earlier), publish=False)
         self._journal.append("redelivered", run=folder.run, command=envelope.path, earlier=earlier.run)
         run = Ended(folder, envelope, outcome, "")
         self._completion.record(run, status="refused")

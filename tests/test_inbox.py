@@ -385,8 +385,7 @@ def test_what_stays_is_named_with_its_reason(layout: Layout, tmp_path: Path) -> 
     inbox = layout.inbox
     (inbox / "photo.jpg").write_bytes(b"x")
     (inbox / "README").write_bytes(b"x")
-    (inbox / "x.sync-conflict-20260102-030405-ABCDEF7.md").write_bytes(b"words")
-    (inbox / "x (conflicted copy 2026-01-02).md").write_bytes(b"words")
+    (inbox / "x.sync-conflict-20260102-030405-ABCDEF7.jpg").write_bytes(b"x")
     (inbox / "empty.md").touch()
     (inbox / "draft.md").write_bytes(b"---\ndraft: true\n---\nnot yet")
     (tmp_path / "secret.md").write_bytes(b"outside")
@@ -401,8 +400,7 @@ def test_what_stays_is_named_with_its_reason(layout: Layout, tmp_path: Path) -> 
     assert set(why) == {
         "photo.jpg",
         "README",
-        "x.sync-conflict-20260102-030405-ABCDEF7.md",
-        "x (conflicted copy 2026-01-02).md",
+        "x.sync-conflict-20260102-030405-ABCDEF7.jpg",
         "empty.md",
         "draft.md",
         "link.md",
@@ -411,7 +409,7 @@ def test_what_stays_is_named_with_its_reason(layout: Layout, tmp_path: Path) -> 
         "sub/note.pdf",
     }
     assert "no command" in why["photo.jpg"]
-    assert "conflict" in why["x (conflicted copy 2026-01-02).md"]
+    assert "conflict" in why["x.sync-conflict-20260102-030405-ABCDEF7.jpg"]
     assert "empty" in why["empty.md"]
     assert "draft" in why["draft.md"]
     assert "link" in why["link.md"]

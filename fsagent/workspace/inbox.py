@@ -17,11 +17,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from fsagent.files.names import conflict_of, is_command_name, is_temporary, skip_directory
+from fsagent.files.names import conflict_of, is_command_copy, is_command_name, is_temporary, skip_directory
 from fsagent.files.quiet import Identity, identity_of, is_written, seconds_to_quiet
 from fsagent.files.refusals import SHORTAGES
 from fsagent.model import MAX_DOCUMENT
-from fsagent.workspace.commands import CommandFields, peek
+from fsagent.workspace.commands import CommandFields, is_attachment, peek
 from fsagent.workspace.layout import Layout, readable
 from fsagent.workspace.runs import Envelope, RunFolder, discard_empty, make_folder
 
@@ -75,61 +75,67 @@ class Inbox:
         ``now`` is aware; ``monotonic`` a clock that never jumps, for files whose times lie in the future. Raises
         ``OSError`` where the system has nothing to look with.
         """
-        ready: list[tuple[int, float, Arrival]] = []
-        lying: list[Lying] = []
-        others: dict[Path, os.stat_result] = {}
-        settling: list[float] = []
-        oldest = math.inf  # of those that settle
-        again: list[float] = []
+        look = _Look()
         seen: dict[str, tuple[Identity, float]] = {}
         for path, status, why in _walk(self._layout.inbox):
             name = readable(os.path.relpath(path, self._layout.inbox))
             if status is None:
-                lying.append(Lying(name, why))
+                look.lying.append(Lying(name, why))
                 continue
-            if not is_command_name(path.name):
-                others[path] = status
+            look.files[path] = status
+            if not _is_taken(path.name):
+                look.others[path] = name
                 continue
             if status.st_size == 0:
-                lying.append(Lying(name, "is empty; waits for content"))
+                look.lying.append(Lying(name, "is empty; waits for content"))
                 continue
-            identity = identity_of(status)
-            seen[name] = self._seen.get(name, (identity, monotonic))
-            if seen[name][0] != identity:
-                seen[name] = (identity, monotonic)
+            arrival = Arrival(path, name, identity_of(status))
+            seen[name] = self._seen.get(name, (arrival.identity, monotonic))
+            if seen[name][0] != arrival.identity:
+                seen[name] = (arrival.identity, monotonic)
             rest = seconds_to_quiet(status, now, monotonic - seen[name][1], settle, settle_renamed)
+            fields = self._peek(arrival, quiet=rest <= 0)
+            look.named |= (
+                {path.parent / each: path for each in fields.attachments if is_attachment(each)} if fields else {}
+            )
             if rest > 0:
-                settling.append(rest)
-                oldest = min(oldest, status.st_mtime_ns)
+                look.settling.append(rest)
+                look.oldest = min(look.oldest, status.st_mtime_ns)
                 continue
             slack = seconds_to_quiet(status, now, monotonic - seen[name][1], settle, settle)
-            ready.append((status.st_mtime_ns, slack, Arrival(path, name, identity)))
+            look.complete.append((status.st_mtime_ns, slack, arrival))
         self._seen = seen
-        arrivals = []
-        wanted: set[Path] = set()
-        for written, slack, arrival in sorted(ready, key=lambda each: (each[0], each[2].name)):
-            if slack > 0 and written > oldest:  # what was moved in is complete sooner, and may yet not overtake
-                settling.append(slack)
+        self._peeked = {name: value for name, value in self._peeked.items() if name in seen}
+        return self._judge(look, now, attachment_wait)
+
+    def _judge(self, look: _Look, now: datetime, patience: float) -> Scan:
+        """What becomes of each file, once it is known which ones there are."""
+        ready, again, lying = [], [], look.lying
+        # a command that another one names is its attachment; of two that name each other, neither is
+        beside = {
+            path: look.files[path] for path, by in look.named.items() if path in look.files and by not in look.named
+        }
+        for written, slack, arrival in sorted(look.complete, key=lambda each: (each[0], each[2].name)):
+            if arrival.path in beside:
+                by = look.named[arrival.path].name
+                lying.append(Lying(arrival.name, f"is an attachment of {readable(by)}, which names it"))
+                continue
+            if slack > 0 and written > look.oldest:  # what was moved in is complete sooner, and may yet not overtake
+                look.settling.append(slack)
                 continue
             try:
-                held = self._held(arrival, others, now, attachment_wait)
+                held = self._held(arrival, beside, now, patience)
             except OSError as error:
                 held = _Held(wait=_RECHECK * 4, why=f"cannot be read: {os.strerror(error.errno or 0)}")
-            wanted.update(arrival.path.parent / each for each in held.attachments)
             if held.wait is None:
-                arrivals.append(Arrival(arrival.path, arrival.name, arrival.identity, held.found))
+                ready.append(Arrival(arrival.path, arrival.name, arrival.identity, held.found))
             else:
                 lying.append(Lying(arrival.name, held.why))
                 if held.wait:
                     again.append(held.wait)
-        for path in others:
-            if path not in wanted:
-                why = "is a sync conflict copy; it is never run" if conflict_of(path.name) else _OTHER
-                lying.append(Lying(readable(os.path.relpath(path, self._layout.inbox)), why))
-        self._peeked = {name: value for name, value in self._peeked.items() if name in seen}
-        return Scan(
-            arrivals, sorted(lying, key=lambda each: each.name), min(settling, default=None), min(again, default=None)
-        )
+        lying += [Lying(name, _why_not(path.name)) for path, name in look.others.items() if path not in look.named]
+        lying.sort(key=lambda each: each.name)
+        return Scan(ready, lying, min(look.settling, default=None), min(again, default=None))
 
     def claim(self, arrival: Arrival, run: str, now: datetime) -> RunFolder | None:
         """Take possession by rename into the run's new folder; None if the file changed, is written to, or is gone.
@@ -209,11 +215,13 @@ class Inbox:
         age = now.timestamp() - arrival.identity[3] / 1e9
         if missing and 0 <= age < patience:
             names = ", ".join(path.name for path in missing)
-            return _Held(tuple(fields.attachments), (), _RECHECK * 4, f"waits for its attachments: {names}")
-        return _Held(tuple(fields.attachments), tuple(found))
+            return _Held((), _RECHECK * 4, f"waits for its attachments: {names}")
+        return _Held(tuple(found))
 
-    def _peek(self, arrival: Arrival) -> CommandFields | None:
-        """The command's settings, read once per state of the file."""
+    def _peek(self, arrival: Arrival, *, quiet: bool = True) -> CommandFields | None:
+        """The command's settings, read once per state of a ``quiet`` file; those of a conflict copy do not count."""
+        if is_command_copy(arrival.path.name):
+            return None
         known = self._peeked.get(arrival.name)
         if known and known[0] == arrival.identity:
             return known[1]
@@ -225,17 +233,39 @@ class Inbox:
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise
-        self._peeked[arrival.name] = (arrival.identity, fields)
+        if quiet:
+            self._peeked[arrival.name] = (arrival.identity, fields)
         return fields
 
 
-_OTHER = "is no command (.md, .markdown or .txt) and no command names it as an attachment"
+def _is_taken(name: str) -> bool:
+    """Whether a file is taken: a command, or a conflict copy of one, which is not run, but answered and put aside."""
+    return is_command_name(name) or is_command_copy(name)
+
+
+def _why_not(name: str) -> str:
+    if conflict_of(name):
+        return "is a sync conflict copy of a file that is no command; it is left alone"
+    return "is no command (.md, .markdown or .txt) and no command names it as an attachment"
+
+
+class _Look:
+    """What lies in the inbox: every file, the complete commands with the time of their writing and what is left of
+    ``settle``, what is no command, and what the commands name as their attachments, each with one that does."""
+
+    def __init__(self) -> None:
+        self.files: dict[Path, os.stat_result] = {}
+        self.complete: list[tuple[int, float, Arrival]] = []
+        self.others: dict[Path, str] = {}
+        self.named: dict[Path, Path] = {}
+        self.lying: list[Lying] = []
+        self.settling: list[float] = []
+        self.oldest = math.inf  # of those that settle
 
 
 class _Held(Struct, frozen=True):
     """Whether a complete command may run: ``wait`` None means yes, 0 until it changes, else seconds to wait."""
 
-    attachments: tuple[str, ...] = ()
     found: tuple[Path, ...] = ()
     wait: float | None = None
     why: str = ""
@@ -275,7 +305,7 @@ def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result | None, str]]:
                 continue
             elif not stat.S_ISREG(status.st_mode):
                 yield path, None, "is a link or a special file, not a file; it is left alone"
-            elif is_command_name(entry.name) and not os.access(path, os.R_OK, follow_symlinks=False):
+            elif _is_taken(entry.name) and not os.access(path, os.R_OK, follow_symlinks=False):
                 yield path, None, "cannot be read: permission denied"
             else:
                 yield path, status, ""

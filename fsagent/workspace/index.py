@@ -311,6 +311,10 @@ class Index:
         where = "WHERE command = ? AND run != ? ORDER BY at DESC LIMIT 1"
         return next(iter(self._select(where, (command, but))), None)
 
+    def latest_of(self, command: str, most: int) -> list[Run]:
+        """The newest runs of a command of this name."""
+        return self._select("WHERE command = ? ORDER BY at DESC LIMIT ?", (command, most))
+
     def open_runs(self) -> list[str]:
         """The runs that are not settled."""
         with self._lock:

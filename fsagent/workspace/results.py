@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from fsagent.files.atomic import give_name, numbered, write_atomic
 from fsagent.files.documents import write_document
+from fsagent.files.names import conflict_of
 from fsagent.model import Status, Usage
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder
@@ -119,8 +120,11 @@ def take_back(layout: Layout, folder: RunFolder) -> None:
 
 
 def result_name(name: str) -> str:
-    """The relative name of a result: the command's own, as markdown."""
+    """The relative name of a result: the command's own, as markdown; one about a conflict copy is itself none."""
     path = PurePosixPath(safe_name(name))
+    original = conflict_of(path.name)
+    if original:
+        path = path.with_name(f"{PurePosixPath(original).stem}-conflict-copy{PurePosixPath(original).suffix}")
     return str(path if path.suffix.lower() in (".md", ".markdown") else path.with_suffix(".md"))
 
 
