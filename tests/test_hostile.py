@@ -215,6 +215,10 @@ def test_ten_thousand_folders_deep(agent: Agent, outside: Path) -> None:
     wait_for(lambda: "folders deep" in status(agent), "it is told")
     agent.drop("honest-deep.md", "What do you remember?")
     assert agent.result("honest-deep.md")["status"] == "done"
+    assert agent.stop() == 0
+    agent.start()  # with all of them there
+    agent.drop("honest-deeper.md", "What do you remember?")
+    assert agent.result("honest-deeper.md")["status"] == "done"
     os.system(f"rm -rf {agent.layout.inbox}/d {agent.layout.tasks}/d")
     wait_for(lambda: "folders deep" not in status(agent), "it is well again")
 
