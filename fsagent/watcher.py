@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,6 +38,7 @@ ARRIVALS: list[type[FileSystemEvent]] = [
 CHANGES: list[type[FileSystemEvent]] = [*ARRIVALS, FileDeletedEvent, DirDeletedEvent]
 GROWTH: list[type[FileSystemEvent]] = [*ARRIVALS, FileModifiedEvent]
 CANARY = ".canary.tmp"
+DEEPEST = 32  # as deep as a place is looked into
 CANARY_WAIT = 2.0
 _MOVE_DELAY = 0.005
 _LOG = logging.getLogger("watchdog")
@@ -131,6 +132,9 @@ class Watcher:
         except OSError as error:
             self.trouble[name] = os.strerror(error.errno or 0)
             return None
+        except RecursionError:  # watchdog goes down by calling itself
+            self.trouble[name] = "its folders are too deep"
+            return None
         self._watched[name] = ear
         if self._canary:
             ear.ask()
@@ -145,8 +149,7 @@ class Watcher:
         paths = getattr(group, "_active_callbacks_by_path", None)
         if paths is None:
             return 0
-        folders = (os.fsencode(at) for at, _, _ in os.walk(ear.real)) if deep else [os.fsencode(ear.real)]
-        return sum(folder not in paths for folder in folders)
+        return sum(folder not in paths for folder in _folders(os.fsencode(ear.real), DEEPEST if deep else 0))
 
     def _wake_all(self) -> None:
         for name in self._places:
@@ -244,3 +247,14 @@ def _observer() -> BaseObserver:
     observer = InotifyObserver()
     observer._emitter_class = ArrivalsEmitter
     return observer
+
+
+def _folders(root: bytes, deepest: int) -> Iterator[bytes]:
+    """A folder and those in it, so many levels down; links are not followed."""
+    rest = [(root, 0)]
+    while rest:
+        folder, depth = rest.pop()
+        yield folder
+        with suppress(OSError):
+            if depth < deepest:
+                rest += [(each.path, depth + 1) for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)]

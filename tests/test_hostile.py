@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -204,18 +205,23 @@ def test_a_name_of_any_bytes_gets_its_answer_and_steers_nothing(agent: Agent) ->
 
 def test_ten_thousand_folders_deep(agent: Agent, outside: Path) -> None:
     """Deeper than any path can be: made by going down step by step."""
-    for place in (agent.layout.inbox, agent.layout.tasks):
-        fd = os.open(place, os.O_RDONLY)
-        for _ in range(10_000):
-            os.mkdir("d", dir_fd=fd)
-            down = os.open("d", os.O_RDONLY, dir_fd=fd)
+    places = (agent.layout.inbox, agent.layout.tasks)
+    try:
+        for place in places:
+            fd = os.open(place, os.O_RDONLY)
+            for _ in range(10_000):
+                os.mkdir("d", dir_fd=fd)
+                down = os.open("d", os.O_RDONLY, dir_fd=fd)
+                os.close(fd)
+                fd = down
             os.close(fd)
-            fd = down
-        os.close(fd)
-    wait_for(lambda: "folders deep" in status(agent), "it is told")
-    agent.drop("honest-deep.md", "What do you remember?")
-    assert agent.result("honest-deep.md")["status"] == "done"
-    os.system(f"rm -rf {agent.layout.inbox}/d {agent.layout.tasks}/d")
+        wait_for(lambda: "folders deep" in status(agent), "it is told")
+        still_works(agent, "deep")
+        assert agent.stop() == 0
+        agent.start()  # with all of them there
+        still_works(agent, "deeper")
+    finally:  # not even pytest could remove them
+        subprocess.run(["rm", "-rf", *(place / "d" for place in places)], check=True)
     wait_for(lambda: "folders deep" not in status(agent), "it is well again")
 
 
