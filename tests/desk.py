@@ -112,5 +112,5 @@ class Desk:
         return [f"{each.slot:%H:%M:%S}" for each in self.taken if task in (None, each.task)]
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        records = [record for path in sorted(self.layout.journal.glob("*")) for _, record in read_records(path)]
+        records = [record for path in sorted(self.layout.journal.glob("*.jsonl")) for _, record in read_records(path)]
         return [record for record in records if record and record["event"] == kind]

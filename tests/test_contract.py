@@ -55,7 +55,7 @@ def outcome(agent: Agent, name: str, text: str) -> tuple[str, str]:
 
 def retry_of(agent: Agent) -> dict[str, Any] | None:
     """The record that a run is to be tried again, once there is one."""
-    records = [record for path in sorted(agent.layout.journal.glob("*")) for _, record in read_records(path)]
+    records = [record for path in sorted(agent.layout.journal.glob("*.jsonl")) for _, record in read_records(path)]
     return next((record for record in records if record and record["event"] == "retry"), None)
 
 

@@ -61,7 +61,7 @@ def post(api: Api, **options: Any) -> httpx.Response:
 
 
 def journal(agent: Agent) -> str:
-    return "".join(path.read_text() for path in sorted(agent.layout.journal.glob("*")))
+    return "".join(path.read_text() for path in sorted(agent.layout.journal.glob("*.jsonl")))
 
 
 def dropped(api: Api) -> list[str]:

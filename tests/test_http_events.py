@@ -28,7 +28,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 
 def records(agent: Agent) -> list[dict[str, Any]]:
-    lines = [line for path in sorted(agent.layout.journal.glob("*")) for line in path.read_text().splitlines()]
+    lines = [line for path in sorted(agent.layout.journal.glob("*.jsonl")) for line in path.read_text().splitlines()]
     return [json.loads(line) for line in lines]
 
 

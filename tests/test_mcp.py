@@ -6,11 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from fsagent.faces.mcp.http import HttpSessions
 from fsagent.faces.mcp.resources import MAX_SIZE, PAGE
 from fsagent.faces.mcp.table import schema_of
 from fsagent.faces.mcp.tools import TOOLS
+from fsagent.model import Run
+from fsagent.workspace.index import Index
 from fsagent.workspace.tokens import SCOPES, Token
 from harness import FSAGENT, PATIENCE, Agent, wait_for
 
@@ -501,17 +504,18 @@ def test_a_denied_tool_is_an_error(agent: Agent) -> None:
 
 
 def test_a_fault_of_ours_hurts_one_call_and_is_logged(agent: Agent, tmp_path: Path) -> None:
-    """Here by a run whose record is damaged in a way that nothing foresees."""
-    folder = agent.layout.runs / "20260101-000000-aaaaa"
-    folder.mkdir()
-    claimed = {"event": "claimed", "run": folder.name, "name": "a.md", "trigger": "mcp", "time": "2026-01-01T00:00:00Z"}
-    (folder / "steps.jsonl").write_text(json.dumps(claimed) + '\n{"event": "finished", "status": 5}\n')
+    """Here by a row of the index that is damaged in a way that nothing foresees."""
+    index = Index(agent.layout.index, write=True)
+    index.put(Run(run="r", command="a.md", trigger="mcp", status="done"), key="", is_open=False)
+    index.close()
+    with closing(sqlite3.connect(agent.layout.index, isolation_level=None)) as database:
+        database.execute("UPDATE runs SET record = ?", (b"{}",))
 
     async def work() -> None:
         script = f'exec "{FSAGENT[0]}" -m fsagent mcp -w "{agent.root}" 2>"{tmp_path}/log"'
         async with Client(StdioServerParameters(command="sh", args=["-c", script]), mode="legacy") as client:
             with pytest.raises(MCPError):
-                await client.call_tool("get_result", {"run": folder.name})
+                await client.call_tool("list_runs", {})
             assert (await call(client, "status"))["agent"] == "alfred"
 
     run(work())

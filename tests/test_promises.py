@@ -111,7 +111,7 @@ def test_ten_beats_in_real_time_with_a_kill_in_between(agent: Agent) -> None:
     assert len(slots) == len(set(slots)) == len(log.read_text().splitlines())
     steps = [later - earlier for earlier, later in itertools.pairwise(slots)]
     assert all(step.total_seconds() % 1 == 0 for step in steps), "slots lie on whole seconds"
-    journal = "".join(path.read_text() for path in agent.layout.journal.glob("*"))
+    journal = "".join(path.read_text() for path in agent.layout.journal.glob("*.jsonl"))
     told = sum(int(n) for n in re.findall(r'"missed","task":"stamp","slots":(\d+)', journal))
     told += len(re.findall(r'"skipped","task":"stamp"', journal))
     assert (slots[-1] - slots[0]).total_seconds() + 1 == len(slots) + told, "every slot was run, or told as missed"
@@ -208,7 +208,8 @@ def test_a_failing_and_a_slow_task_delay_no_other(agent: Agent) -> None:
     log = agent.root / "log.txt"
     wait_for(lambda: log.exists() and len(log.read_text().splitlines()) >= 3, "the good task goes on")
     wait_for(
-        lambda: '"skipped","task":"slow"' in "".join(p.read_text() for p in agent.layout.journal.glob("*")), "skips"
+        lambda: '"skipped","task":"slow"' in "".join(p.read_text() for p in agent.layout.journal.glob("*.jsonl")),
+        "skips",
     )
     tasks = agent.cli("tasks")
     assert "tasks/broken.md:3:1: evry" in tasks.stdout
@@ -265,7 +266,7 @@ def test_a_suspend_of_hours_ends_no_run_and_brings_no_storm(tmp_path: Path) -> N
     runs = index.recent(100)
     index.close()
     assert {run.status for run in runs} == {"done"}
-    journal = "".join(path.read_text() for path in layout.journal.glob("*"))
+    journal = "".join(path.read_text() for path in layout.journal.glob("*.jsonl"))
     assert journal.count('"skipped","task":"long"') == 3
     assert journal.count('"missed","task":"quick","slots":299') == 3
 

@@ -27,7 +27,7 @@ def envelopes(agent: Agent) -> list[Envelope]:
 
 
 def records(agent: Agent, event: str) -> list[dict[str, Any]]:
-    every = (record for path in sorted(agent.layout.journal.glob("*")) for _, record in read_records(path))
+    every = (record for path in sorted(agent.layout.journal.glob("*.jsonl")) for _, record in read_records(path))
     return [record for record in every if record and record["event"] == event]
 
 
