@@ -94,7 +94,7 @@ def superseded(layout: Layout, index: Index, envelope: Envelope, raw: bytes) -> 
     if envelope.trigger != "inbox":
         return []
     runs = (run for run in index.latest_of(envelope.name, _SAVES) if run.run < envelope.run)
-    run = next((run for run in runs if _LATER_SAVE not in run.error), None)
+    run = next((run for run in runs if _LATER_SAVE not in run.error and _DELIVERED_AGAIN not in run.error), None)
     if run is None or run.started is None or run.status in ("refused", "failed", "interrupted"):
         return []
     if envelope.time - run.started > SUPERSEDED_WITHIN:
