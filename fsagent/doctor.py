@@ -22,6 +22,7 @@ from fsagent.files.names import is_command_copy
 from fsagent.model import Fault
 from fsagent.reporter import server_troubles
 from fsagent.runner import Runner
+from fsagent.syncclients import sync_faults
 from fsagent.tools import load_tools
 from fsagent.tools.sandbox import standing
 from fsagent.workspace.allowed import Allowances
@@ -57,7 +58,7 @@ def examine(layout: Layout) -> Report:
 
     A daemon may run meanwhile.
     """
-    faults = [*_places(layout), *_ignore_file(layout)]
+    faults = [*_places(layout), *sync_faults(layout)]
     settings = Settings()
     try:
         settings = load_settings(layout.settings)
@@ -128,16 +129,6 @@ def _places(layout: Layout) -> Iterator[Fault]:
 
 def _same_device(path: Path, root: Path) -> bool:
     return path.stat().st_dev == root.stat().st_dev
-
-
-def _ignore_file(layout: Layout) -> Iterator[Fault]:
-    path = layout.root / ".stignore"
-    try:
-        lines = path.read_text("utf-8", "replace").split("\n")
-    except OSError:
-        lines = []
-    if (layout.root / ".stfolder").exists() and not any(line.endswith("/.fsagent") for line in lines):
-        yield Fault(".stignore", "must hold the line (?d)/.fsagent, or Syncthing copies the daemon's own state")
 
 
 def _tasks(layout: Layout, runner: Runner) -> tuple[int, list[Fault]]:

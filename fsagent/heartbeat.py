@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from fsagent.clock import Clock
 from fsagent.config import Settings
 from fsagent.failures import Failures
+from fsagent.files.names import conflict_of
 from fsagent.gates import GateKeeper
 from fsagent.model import Task
 from fsagent.notices import Notices
@@ -56,6 +57,8 @@ class Heartbeat:
             book, settings, journal, self._runs, gates, barred, self._replace, self._gate_told, trouble=trouble
         )
         self._heard = False
+        self._conflicts: set[str] = set()
+        self._gate_faults: dict[str, str] = {}  # of tasks that are not run for them
         self._next_scan = self._may_scan = 0.0
 
     def open(self, unsettled: Iterable[RunFolder]) -> None:
@@ -87,6 +90,8 @@ class Heartbeat:
         changed = set(self._changed)
         if changed:
             self._failures.let_go(changed)
+        for name in changed:
+            self._gate_faults.pop(name, None)
         self._clock.update(self._now(), changed)
         self._changed -= changed
         return bool(changed)
@@ -101,6 +106,8 @@ class Heartbeat:
                 if self._failures.look(task):
                     self._clock.update(now, [task])
                 self._ended.discard(task)
+        with self._trouble.guard("the conflict copies of tasks"):
+            self._tell_conflicts()
         if halted:
             self._clock.absence = halted
             return False, None
@@ -128,8 +135,10 @@ class Heartbeat:
         return self._clock.upcoming(most)
 
     def paused(self) -> Sequence[Line]:
-        """The tasks that are paused, and why."""
-        return [Line(name, self._book.state(name).paused) for name in sorted(self._book.paused())]
+        """The tasks that are paused, or whose gates cannot be looked at, and why."""
+        paused = {name: self._book.state(name).paused for name in self._book.paused()}
+        held = {name: f"its gate does not work: {fault}" for name, fault in self._gate_faults.items()}
+        return [Line(name, why) for name, why in sorted((held | paused).items())]
 
     def close(self) -> None:
         """End the gates that are being looked at."""
@@ -142,6 +151,22 @@ class Heartbeat:
         self._next_scan, self._may_scan = moment + cost / SHARE_OF_SCANS, moment + cost / SHARE_WHEN_HEARD
         return changed
 
+    def _tell_conflicts(self) -> None:
+        """A sync client's conflict copy of a task file is told once, and left where it is: the folder is a person's."""
+        found = self._book.conflicts()
+        for name in self._conflicts.difference(found):
+            self._notices.forget(f"conflict {name}")
+        for name in found:
+            if name not in self._conflicts:
+                self._notices.tell(
+                    f"A conflict copy of task {conflict_of(name) or name}",
+                    f"Two devices changed the task at the same time, and a sync client kept one of the two texts as "
+                    f"`tasks/{name}`. It is never run; the task runs as its own file says. Compare the two, then "
+                    "remove the copy.",
+                    key=f"conflict {name}",
+                )
+        self._conflicts = set(found)
+
     def _replace(self, run: str, why: str) -> None:
         ask_to_cancel(self._layout, run, Cancel(time=self._now().astimezone(UTC), trigger="task", by=why))
         self._wake("cancel")
@@ -149,7 +174,9 @@ class Heartbeat:
     def _gate_told(self, task: Task, fault: str) -> None:
         """A gate that cannot be looked at keeps its task from running: told once, until it can."""
         key = f"gate {task.name}"
+        self._gate_faults.pop(task.name, None)
         if fault:
+            self._gate_faults[task.name] = fault
             self._notices.tell(
                 f"A gate of task {task.name} does not work",
                 f"`{task.path}` is not run, for what its `when:` asks cannot be found out:\n\n> {fault}",

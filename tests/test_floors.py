@@ -90,6 +90,7 @@ FLOORS = {
         "recovery",
         "repeats",
         "reporter",
+        "syncclients",
         "traffic",
         "trouble",
         "watcher",

@@ -228,3 +228,18 @@ def test_an_engine_that_ends_its_process_does_not_end_the_daemon(tmp_path: Path)
     assert agent.once(env=environment).returncode == 0
     assert agent.result("a.md")["status"] == "interrupted"
     assert "was ended 2 times" in agent.result("a.md")["error"]
+
+
+def test_a_conflict_copy_of_a_task_is_told_once_and_left_alone(agent: Agent) -> None:
+    copy = agent.layout.tasks / f"water.{CONFLICT}.md"
+    copy.write_text("---\nevery: 1s\n---\nLog wrong to log.txt")
+    notices = agent.layout.outbox / "notices"
+    wait_for(lambda: list(notices.glob("*conflict-copy-of-task-water*")), "it is told in outbox")
+    wait_for(lambda: f"tasks/{copy.name} is a sync conflict copy" in agent.layout.status.read_text(), "status tells")
+    agent.kill()
+    agent.start()
+    agent.drop("after.md", "Log right to log.txt")
+    agent.result("after.md")
+    assert (copy.exists(), log(agent), len(list(notices.iterdir()))) == (True, ["right"], 1)
+    copy.unlink()
+    wait_for(lambda: copy.name not in agent.layout.status.read_text(), "it is settled")

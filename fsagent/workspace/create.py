@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,9 @@ IGNORE_LINES = (
     "(?d)/.fsagent", "(?d).#*", "(?d)#*#", "(?d)*~", "(?d).*.sw?", "(?d)4913", "(?d)*.lock", "(?d).~lock.*#", "(?d)~$*",
     "(?d).DS_Store", "(?d)._*", "(?d)*.part", "(?d)*.crdownload", "(?d).fsagent-tmp-*",
 )  # fmt: skip
+
+DROPBOX_IGNORES = "user.com.dropbox.ignored"
+"""The attribute by which Dropbox, on Linux, leaves a folder out."""
 
 EXAMPLE_TASK = """\
 ---
@@ -38,6 +42,8 @@ def init_workspace(root: Path, sample: Path | None = None) -> tuple[Layout, list
     root.mkdir(parents=True, exist_ok=True)
     layout = Layout(Path(os.path.realpath(root)))
     layout.machine.mkdir(exist_ok=True)
+    with suppress(OSError, AttributeError):  # not every disk keeps attributes, nor every system
+        os.setxattr(layout.machine, DROPBOX_IGNORES, b"1")
     make_places(layout)
     files: dict[Path, bytes] = {}
     for source in sorted(sample.rglob("*")) if sample else ():
