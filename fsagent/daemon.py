@@ -227,7 +227,7 @@ class Daemon:
         handed_in, due = False, None
         if full or "root" in woken:
             with guard("the workspace's folders and settings", sure=full):
-                self._look_around()
+                self._look_around(thorough=full)
         if full or "cancel" in woken:
             with guard("the ends that somebody asked for"):
                 self._status_due |= traffic.cancel()
@@ -323,9 +323,9 @@ class Daemon:
                     self._house.close()
         self._begin()
 
-    def _look_around(self) -> None:
+    def _look_around(self, *, thorough: bool) -> None:
         """Settings, missing folders, watches: what may have changed in the root itself."""
-        self._watcher.check()
+        self._watcher.check(thorough=thorough)
         self.settings.look(self._configure)
         seen = (self._watcher.words(), self.settings.fault, self.layout.stopped())
         self._status_due |= seen != self._seen

@@ -73,8 +73,8 @@ class Watcher:
         _LOG.propagate = False
         self.check()
 
-    def check(self) -> None:
-        """Compare what is watched with what is there."""
+    def check(self, *, thorough: bool = True) -> None:
+        """Compare what is watched with what is there; the folders within the places only where it is ``thorough``."""
         observer = self._observe()
         if observer is None or not observer.is_alive():
             return
@@ -85,8 +85,9 @@ class Watcher:
                 self._drop(name)
                 continue
             identity, ear = (status.st_dev, status.st_ino), self._watched.get(name)
-            if ear and ear.identity == identity and not (missing := self._missing(ear, deep)):
-                self.trouble.pop(name, None)
+            if ear and ear.identity == identity and not (missing := self._missing(ear, deep and thorough)):
+                if thorough:
+                    self.trouble.pop(name, None)
                 continue
             self._drop(name)
             ear = self._listen(observer, name, identity)

@@ -36,6 +36,7 @@ class Watching:
         self._places, self._settings = places, settings
         self._watcher = Watcher(places, wake, ignore, canary=True)
         self._unheard: dict[str, str] = {}  # places that are looked at, and why
+        self._far: dict[str, str] = {}
         self._step = _STEPS[0]
 
     @property
@@ -52,17 +53,20 @@ class Watching:
         """End all watching."""
         self._watcher.stop()
 
-    def check(self) -> None:
-        """See what is watched and what has to be looked at."""
+    def check(self, *, thorough: bool = True) -> None:
+        """See what is watched and what has to be looked at; where it is ``thorough``, in all folders and mounts."""
         mode = self._settings().watch
         if mode == "poll":
             self._watcher.forget()
             self._unheard = dict.fromkeys(self._places, "as the settings say")
         else:
-            self._watcher.check()
+            self._watcher.check(thorough=thorough)
             self._unheard = {name: f"not watched: {why}" for name, why in self._watcher.trouble.items()}
             if mode == "auto":
-                self._unheard |= self._without_events()
+                self._unheard |= dict.fromkeys(self._watcher.deaf(), "no events come")
+                if thorough:
+                    self._far = self._mounted_from_afar()
+                self._unheard |= self._far
 
     def hears(self, place: str) -> bool:
         """True where every change in a place is told."""
@@ -91,10 +95,6 @@ class Watching:
         told = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
         return f"by looking every {every:g} s: {told}"
 
-    def _without_events(self) -> dict[str, str]:
-        found = dict.fromkeys(self._watcher.deaf(), "no events come")
-        for name, (path, _, _) in self._places.items():
-            kind = kind_of(path)
-            if is_far(kind):
-                found[name] = f"{kind} tells of no changes by others"
-        return found
+    def _mounted_from_afar(self) -> dict[str, str]:
+        kinds = {name: kind_of(path) for name, (path, _, _) in self._places.items()}
+        return {name: f"{kind} tells of no changes by others" for name, kind in kinds.items() if is_far(kind)}

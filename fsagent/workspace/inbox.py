@@ -64,7 +64,7 @@ class Inbox:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._seen: dict[str, tuple[Identity, float]] = {}
-        self._peeked: dict[str, tuple[Identity, CommandFields | None]] = {}
+        self._peeked: dict[str, tuple[Identity, bool, CommandFields | None]] = {}
 
     def scan(
         self, now: datetime, monotonic: float, settle: float, settle_renamed: float, attachment_wait: float
@@ -219,12 +219,15 @@ class Inbox:
         return _Held(tuple(found))
 
     def _peek(self, arrival: Arrival, *, quiet: bool = True) -> CommandFields | None:
-        """The command's settings, read once per state of a ``quiet`` file; those of a conflict copy do not count."""
+        """The command's settings, read once per state of a file, and once more when it is ``quiet``, for times are coarse.
+
+        Those of a conflict copy do not count.
+        """
         if is_command_copy(arrival.path.name):
             return None
         known = self._peeked.get(arrival.name)
-        if known and known[0] == arrival.identity:
-            return known[1]
+        if known and known[0] == arrival.identity and (known[1] or not quiet):
+            return known[2]
         fields: CommandFields | None = None
         try:
             fd = os.open(arrival.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -233,8 +236,7 @@ class Inbox:
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise
-        if quiet:
-            self._peeked[arrival.name] = (arrival.identity, fields)
+        self._peeked[arrival.name] = (arrival.identity, quiet, fields)
         return fields
 
 
