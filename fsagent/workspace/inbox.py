@@ -219,7 +219,7 @@ class Inbox:
         return _Held(tuple(found))
 
     def _peek(self, arrival: Arrival, *, quiet: bool = True) -> CommandFields | None:
-        """The command's settings, read once per state of a file, and once more when it is ``quiet``, for times are coarse.
+        """The command's settings, read once per state of a file, and again when it is ``quiet``: times are coarse.
 
         Those of a conflict copy do not count.
         """
