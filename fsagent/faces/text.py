@@ -52,7 +52,7 @@ def journal_line(record: dict[str, Any]) -> str:
     if event == "daemon started":
         what += f" (pid {record['pid']})"
     why = record.get("error") or record.get("why") or ""
-    return " ".join(f"{head} {what}{': ' if why else ''}{why}".split("\n")).rstrip()
+    return " ".join(f"{head} {': '.join(filter(None, (what, why)))}".split("\n")).rstrip()
 
 
 def status_text(view: StatusView) -> str:
