@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fsagent.files.atomic import swap
 from fsagent.files.mounts import is_far, kind_of
 from fsagent.watcher import CHANGES, Watcher
 from harness import Agent, wait_for
@@ -49,6 +50,34 @@ def test_an_inbox_that_is_removed_or_moved_away_is_watched_again_without_a_scan(
     inbox.rename(agent.root / "old")
     wait_for(inbox.is_dir, "the daemon makes it again")
     answers(agent, "moved.md")
+    assert agent.stop() == 0
+
+
+def test_a_workspace_that_is_moved_away_and_back_goes_on(agent: Agent) -> None:
+    """As when a disk is unmounted for a while: nothing is made in its place, nothing that came meanwhile is lost."""
+    agent.layout.settings.write_text(SETTINGS.replace("1h", "1s"))
+    agent.start()
+    answers(agent, "a.md")
+    away = agent.root.with_name("away")
+    agent.root.rename(away)
+    wait_for(lambda: "trouble" in agent.output(), "the daemon tells")
+    assert not agent.root.exists()
+    (away / "inbox" / "b.md").write_text("What is my name?")
+    away.rename(agent.root)
+    assert "Alice" in agent.result("b.md").content
+    answers(agent, "c.md")
+    assert agent.stop() == 0
+
+
+def test_an_inbox_that_is_replaced_by_a_link_is_watched_where_it_leads(agent: Agent) -> None:
+    agent.start()
+    answers(agent, "a.md")
+    elsewhere, link = agent.root / "elsewhere", agent.root / "link"
+    elsewhere.mkdir()
+    link.symlink_to(elsewhere)
+    if not swap(link, agent.layout.inbox):
+        pytest.skip("this file system exchanges no names")
+    answers(agent, "b.md")
     assert agent.stop() == 0
 
 

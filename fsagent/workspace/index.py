@@ -158,6 +158,7 @@ class Index:
         """Begin with an empty file, for the one there is no good; it is kept beside as ``….damaged``. Raises
         ``OSError`` and ``sqlite3.Error``."""
         with self._lock:
+            self._identity = None  # lost until it is connected again, even if the old file comes back meanwhile
             self._db.close()
             self._texts.clear()
             put_aside(self._path)
