@@ -114,4 +114,5 @@ class House:
         """End the workers, and close what is open."""
         self._journal.unheard_by(self.push.hear)
         self.workers.close()
+        self.book.close()
         self.index.close()

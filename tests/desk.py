@@ -49,6 +49,7 @@ class Desk:
         self, root: Path, now: datetime = NOON + timedelta(seconds=0.5), journal: type[Journal] = Journal
     ) -> None:
         self._journal_type = journal
+        self.trouble: Trouble | None = None
         self.layout: Layout = init_workspace(root)[0]
         (self.layout.tasks / "heartbeat.md").unlink(missing_ok=True)
         self.now = now
@@ -61,18 +62,29 @@ class Desk:
         self.faults: list[tuple[str, str]] = []
         self.start()
 
+    def end(self) -> None:
+        """As a kill does: what is open is closed, and nothing is synced."""
+        if self.trouble:
+            self.trouble.close()
+            self.book.close()
+            self.journal._let_go()
+
+    __del__ = end
+
     def start(self) -> None:
         """(Re)start: nothing is known but what lies on the disk."""
+        self.end()
         self.journal = self._journal_type(self.layout.journal, lambda: self.now)
         self.book = TaskBook(self.layout)
         self.gates, self.runs = ScriptedGates(), OpenRuns()
+        self.trouble = Trouble(self.layout, self.journal, lambda: None)
         for folder in self.open:
             self.runs.take_up(folder)
         self.clock = Clock(
             self.book, lambda: self.settings, self.journal, self.runs, self.gates,
             replace=lambda run, why: self.replaced.append(f"{run} {why}"),
             told=lambda task, fault: self.faults.append((task.name, fault)),
-            trouble=Trouble(self.layout, self.journal, lambda: None),
+            trouble=self.trouble,
         )  # fmt: skip
         self.book.scan()
         self.clock.update(self.now)

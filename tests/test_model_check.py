@@ -414,7 +414,7 @@ def test_a_test_that_passes_lets_the_tasks_of_a_running_daemon_ask_again(tmp_pat
             assert done.returncode == 0, done.stdout + done.stderr
             assert "tasks had stopped asking it; from now on they ask it again" in done.stdout
             wait_for(lambda: any("all is well" in each.content for each in agent.results()), "a task asks it", 60)
-            assert "lets nobody in" not in agent.cli("status").stdout
+            wait_for(lambda: "lets nobody in" not in agent.cli("status").stdout, "the status tells")
         finally:
             agent.close()
 

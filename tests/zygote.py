@@ -70,13 +70,18 @@ class Forked:
             os.kill(self.pid, number)
 
     def _ended(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._link], [], [], timeout)[0]:
+        if self.returncode is None and self._told(timeout):
             with self._lock:
                 if self.returncode is None:
                     status = os.read(self._link, 64)
                     assert status, "the zygote is gone"
                     self.returncode = os.waitstatus_to_exitcode(int(status))
         return self.returncode
+
+    def _told(self, timeout: float | None) -> bool:
+        ears = select.poll()  # select(2) takes no number above 1,023
+        ears.register(self._link, select.POLLIN)
+        return bool(ears.poll(None if timeout is None else timeout * 1000))
 
     def __del__(self) -> None:
         os.close(self._link)

@@ -90,6 +90,11 @@ class TaskBook:
         """True if a run of this name was handed in."""
         return exists(self._layout, run)
 
+    def close(self) -> None:
+        """Give back what is open; a later use opens it again."""
+        with self._lock:
+            self._log.close()
+
     def conflicts(self) -> list[str]:
         """The sync clients' conflict copies beside the task files; none of them is ever read."""
         with self._lock:
