@@ -75,7 +75,6 @@ class House:
             layout, settings, journal, self.index, self.soul, self.home, runner, self.workers, self.purse,
             self.secrets, now, stopping, self.trouble,
         )  # fmt: skip
-
         self.keeper = Keeper(layout, settings, journal, self.index, now, wake)
 
     def secrets(self) -> Mapping[str, str]:

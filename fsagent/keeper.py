@@ -162,6 +162,12 @@ class Keeper:
         """True while a pass goes on."""
         return self._busy
 
+    def wait(self, seconds: float) -> bool:
+        """Wait until no pass goes on; False if one still does."""
+        if self._thread:
+            self._thread.join(seconds)
+        return not self._busy
+
     def close(self) -> None:
         """End a pass that goes on, at its next step."""
         self._ending.set()

@@ -70,25 +70,23 @@ class Ownership:
         else:
             self._stand_by(best)
 
-    def look(self) -> bool:
-        """Look at the file, if it has changed, and at the time; True where it is another one now who owns.
+    def look(self) -> None:
+        """Look at the file, if it has changed, and at the time; ``mine`` says who owns the workspace then.
 
         Costs one ``stat`` where nothing has changed. Raises ``OSError``.
         """
-        was = self.mine
         moment = self._monotonic()
         state = self._stat()
         if state is None:
             self._missing = moment if self._missing is None else self._missing
             if moment - self._missing < MISSING_FOR:  # a sync client that replaces it takes it away first
-                return False
+                return
         else:
             self._missing = None
         if self.mine:
             self._look_as_owner(changed=state != self._state)
         else:
             self._look_from_aside(moment, changed=state != self._state)
-        return self.mine != was
 
     def wait(self) -> float | None:
         """Seconds until the next ``look`` is worth it though nothing was heard; None where any time will do."""

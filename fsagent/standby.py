@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +29,10 @@ _UNTOUCHED = {"claimed", "attempt", "understood", "stopped"}
 
 class Standby:
     """Made when it begins: commands that this host took and has not begun go back to ``inbox/`` first. Used by the
-    daemon's thread; ``changed`` hears of other settings, ``wake`` asks for a beat."""
+    daemon's thread; ``changed`` hears of other settings, ``wake`` asks for a beat. It has the face of a ``Duty``."""
+
+    owns = False
+    alarm: datetime | None = None
 
     def __init__(
         self,
@@ -50,8 +53,11 @@ class Standby:
         self._watcher = Watcher({"root": (layout.root, False, CHANGES)}, wake, lambda path: path == str(layout.status))
         self._watcher.start()
 
-    def beat(self) -> float:
-        """Give a sign of life; gives the seconds until the next. Who owns the workspace is looked at before."""
+    def beat(self, woken: set[str]) -> float:
+        """See who owns the workspace, and give a sign of life; gives the seconds until the next. Raises ``OSError``."""
+        self._ownership.look()
+        if self._ownership.mine:
+            return 0.0
         self._watcher.check()
         self._settings.look(self._changed)
         settings = self._settings()
@@ -63,11 +69,30 @@ class Standby:
                 trouble=self._trouble(),
             ),
         )  # fmt: skip
-        return min(settings.scan_interval, self._ownership.wait() or settings.scan_interval)
+        return float(settings.scan_interval)
 
-    def close(self) -> None:
+    def configure(self) -> None:
+        """Nothing here depends on the settings."""
+
+    def busy(self) -> bool:
+        """Never: nothing runs."""
+        return False
+
+    def refused(self) -> Sequence[str]:
+        """Nothing: what is refused is raised."""
+        return ()
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Nothing runs."""
+        return True
+
+    def drain(self) -> None:
+        """Nothing new is ever begun."""
+
+    def close(self, *, farewell: bool) -> Sequence[str]:
         """Watch no longer."""
         self._watcher.stop()
+        return ()
 
     def _trouble(self) -> tuple[str, ...]:
         """What waits here and nowhere else."""

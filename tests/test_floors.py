@@ -76,6 +76,7 @@ FLOORS = {
         "standby",
         "daemon",
         "doctor",
+        "duty",
         "foreground",
         "house",
         "inforce",
