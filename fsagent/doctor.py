@@ -18,7 +18,7 @@ from msgspec import Struct
 from fsagent.config import FILE, Settings, load_settings, place_of
 from fsagent.errors import AlreadyRunningError, DocumentError, SettingsError
 from fsagent.extensions import unknown_names
-from fsagent.files.names import is_command_copy
+from fsagent.files.names import duplicate_of, is_command_copy
 from fsagent.model import Fault
 from fsagent.reporter import server_troubles
 from fsagent.runner import Runner
@@ -138,6 +138,10 @@ def _tasks(layout: Layout, runner: Runner) -> tuple[int, list[Fault]]:
     faults = [fault for error in folder.broken().values() for fault in error.faults]
     for task in filter(None, map(folder.get, sorted(folder.names()))):
         faults += [Fault(task.path, why, line, 0, "steps") for line, why in runner.faults(task.steps)]
+        original = duplicate_of(task.name)
+        if original in folder.names():
+            why = f"looks like a second copy of the task {original}, and both are run; if it is one, remove it"
+            faults.append(Fault(task.path, why))
     faults += [Fault(f"tasks/{name}", "is a sync conflict copy; it is never run") for name in folder.conflicts()]
     log = layout.task_states / "states.jsonl"
     try:

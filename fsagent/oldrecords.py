@@ -16,7 +16,7 @@ from msgspec import Struct
 from fsagent.keepsettings import Age, KeepSettings, Kept, Size
 from fsagent.model import MAX_DOCUMENT
 from fsagent.notices import FOLDER
-from fsagent.retention import Item, remove_empty
+from fsagent.retention import Item, disk_use, remove_empty
 from fsagent.workspace.ballot import id_in
 from fsagent.workspace.chain import chained
 from fsagent.workspace.index import Index
@@ -97,8 +97,7 @@ def lone_files(layout: Layout, keep: KeepSettings, now: datetime, over: Callable
             why = f"older than {kept.age} (keep.{place}.age)" if age >= kept.age else ""
             why = why or (f"more than {kept.size} (keep.{place}.size)" if over(place) else "")
             if why and is_ours(_read(path)):
-                size = max(status.st_size, status.st_blocks * 512)
-                yield Lone(path, Item(place, layout.name(path), size, why))
+                yield Lone(path, Item(place, layout.name(path), disk_use(status), why))
 
 
 def remove_lone(layout: Layout, lone: Lone) -> None:
@@ -151,10 +150,9 @@ def _first(path: Path) -> int:
 
 def _size(path: Path) -> int:
     try:
-        status = os.stat(path)
+        return disk_use(os.stat(path))
     except FileNotFoundError:
         return 0
-    return max(status.st_size, status.st_blocks * 512)
 
 
 def _month_after(month: str) -> datetime:

@@ -188,7 +188,7 @@ class Retention:
         except OSError:
             return None
         now = (status.st_size, status.st_mtime_ns)
-        return None if mark and tuple(mark) != now else _File(name, now, _used(status), copy)
+        return None if mark and tuple(mark) != now else _File(name, now, disk_use(status), copy)
 
     def _sizes(self, standing: _Standing) -> Iterator[tuple[str, int]]:
         if standing.folder and self._kept["runs"].size < float("inf"):
@@ -324,7 +324,7 @@ def _is_ours(root: Path, file: _File) -> bool:
         return False
 
 
-def _used(status: os.stat_result) -> int:
+def disk_use(status: os.stat_result) -> int:
     """What a file takes on the disk."""
     return max(status.st_size, status.st_blocks * 512)
 
@@ -333,8 +333,8 @@ def _used_by(folder: Path) -> int:
     """What a folder takes with all that is in it."""
     total = 0
     with suppress(OSError):
-        total += _used(os.lstat(folder))
+        total += disk_use(os.lstat(folder))
         for entry in os.scandir(folder):
             inside = entry.is_dir(follow_symlinks=False)
-            total += _used_by(Path(entry)) if inside else _used(entry.stat(follow_symlinks=False))
+            total += _used_by(Path(entry)) if inside else disk_use(entry.stat(follow_symlinks=False))
     return total

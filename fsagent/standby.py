@@ -134,21 +134,29 @@ def _untouched(folder: RunFolder, envelope: Envelope) -> bool:
 
 
 def _return(layout: Layout, folder: RunFolder, envelope: Envelope) -> bool:
-    """The attachments first, for a command without them would be answered that they did not come."""
+    """All of it or nothing; the attachments first, for a command without them would be answered that they did not come.
+
+    Called again after a kill it goes on.
+    """
     target = layout.root / envelope.path
     moves = [(path, target.with_name(path.name)) for path in sorted(folder.attachments.glob("*"))]
     moves.append((folder.claimed, target))
     try:
+        if any(os.path.lexists(place) and not _is_same(source, place) for source, place in moves):
+            return False
         target.parent.mkdir(parents=True, exist_ok=True)
         for source, place in moves:
-            _move(source, place)
+            if not _is_same(source, place):
+                os.link(source, place, follow_symlinks=False)  # which never replaces what is there
+            os.unlink(source)
     except OSError:
         return False
     shutil.rmtree(folder.path)
     return True
 
 
-def _move(source: Path, place: Path) -> None:
-    """By a link, which never replaces what is there."""
-    os.link(source, place, follow_symlinks=False)
-    os.unlink(source)
+def _is_same(source: Path, place: Path) -> bool:
+    try:
+        return os.path.samestat(os.lstat(source), os.lstat(place))
+    except FileNotFoundError:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
@@ -13,17 +14,21 @@ import frontmatter
 import msgspec
 import pytest
 
+from fsagent import recovery
 from fsagent.config import Settings
 from fsagent.daemon import Daemon
 from fsagent.errors import ConflictError
 from fsagent.faces import door
 from fsagent.files.fields import Duration
 from fsagent.ownership import MISSING_FOR, Ownership
+from fsagent.standby import hand_back
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.hosts import owner_elsewhere, this_host
+from fsagent.workspace.inbox import Inbox
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.owner import Claim, read_claim, strongest
+from fsagent.workspace.runs import RunFolder, new_run_id
 from harness import Agent, wait_for
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
@@ -402,3 +407,46 @@ def test_no_tool_writes_the_file_and_it_is_no_command(pair: tuple[Agent, Agent])
     assert claim
     assert after
     assert msgspec.structs.replace(after, started=claim.started, renewed=claim.renewed) == claim
+
+
+def claimed(layout: Layout) -> RunFolder:
+    """A command with an attachment that a daemon has taken, and not begun."""
+    (layout.inbox / "a.txt").write_text("attached")
+    (layout.inbox / "a.md").write_text("---\nattachments: [a.txt]\n---\nWhat is my name?")
+    inbox = Inbox(layout)
+    (arrival,) = wait_for(lambda: inbox.scan(datetime.now(UTC), 0.0, 0, 0, 600).ready, "both are complete")
+    folder: RunFolder | None = inbox.claim(arrival, new_run_id(datetime.now(UTC)), datetime.now(UTC))
+    assert folder
+    assert not any(layout.inbox.iterdir())
+    return folder
+
+
+def give_back(layout: Layout) -> None:
+    with closing(recovery.open_index(layout)) as index:
+        hand_back(layout, index, Journal(layout.journal, lambda: datetime.now(UTC)))
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_a_command_that_was_given_back_when_a_kill_came_is_given_back_whole(tmp_path: Path, cut: int) -> None:
+    """Between the two names of a file, of its attachment or of itself."""
+    layout = init_workspace(tmp_path / "ws")[0]
+    folder = claimed(layout)
+    moves = [(folder.attachments / "a.txt", layout.inbox / "a.txt"), (folder.claimed, layout.inbox / "a.md")]
+    for source, place in moves[: cut + 1]:
+        os.link(source, place)
+    for source, _ in moves[:cut]:
+        source.unlink()
+    give_back(layout)
+    assert sorted(path.name for path in layout.inbox.iterdir()) == ["a.md", "a.txt"]
+    assert not folder.path.exists()
+
+
+def test_a_command_whose_name_somebody_took_stays_with_its_attachments(tmp_path: Path) -> None:
+    layout = init_workspace(tmp_path / "ws")[0]
+    folder = claimed(layout)
+    (layout.inbox / "a.md").write_text("another one")
+    give_back(layout)
+    assert (layout.inbox / "a.md").read_text() == "another one"
+    assert folder.claimed.exists()
+    assert [path.name for path in folder.attachments.iterdir()] == ["a.txt"]
+    assert not (layout.inbox / "a.txt").exists()

@@ -68,3 +68,13 @@ def test_dropbox_is_told_to_leave_our_state_out(layout: Layout) -> None:
 def test_a_conflict_copy_in_our_own_folder_shows_that_it_is_copied(layout: Layout) -> None:
     (layout.journal / "2026-11.sync-conflict-20261127-101010-ABCDEFG.jsonl").touch()
     assert [each for each in told(layout) if "a sync client copies .fsagent/" in each]
+
+
+@pytest.mark.parametrize("name", ["water (1)", "water copy", "water - Kopie (2)", "Copy of water"])
+def test_a_second_copy_of_a_task_is_told_where_the_first_lies_beside_it(layout: Layout, name: str) -> None:
+    path = layout.tasks / f"{name}.md"
+    path.write_text("---\nevery: 1d\n---\nLog x to log.txt")
+    assert told(layout) == []
+    (layout.tasks / "water.md").write_bytes(path.read_bytes())
+    (fault,) = told(layout)
+    assert fault.startswith(f"tasks/{name}.md: looks like a second copy of the task water")

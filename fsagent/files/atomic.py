@@ -141,7 +141,7 @@ def read_file(path: Path, limit: int = sys.maxsize) -> bytes:
 
 def is_doubted(fd: int) -> bool:
     """True for a file whose sync failed."""
-    return _identity(fd) in _doubted
+    return bool(_doubted) and _identity(fd) in _doubted
 
 
 def _identity(fd: int) -> tuple[int, int]:
@@ -154,15 +154,14 @@ def sync_written(path: Path, fd: int) -> bool:
 
     Raises ``OSError`` where the disk does not take it. Whoever asks again then has the bytes written to a new file.
     """
-    identity = _identity(fd)
-    if identity in _doubted:
+    if is_doubted(fd):
         _write_anew(path, fd)
-        _doubted.discard(identity)
+        _doubted.discard(_identity(fd))
         return True
     try:
         os.fdatasync(fd)
     except OSError:
-        _doubted.add(identity)
+        _doubted.add(_identity(fd))
         raise
     return False
 
@@ -250,8 +249,7 @@ def _write_anew(path: Path, source: int) -> None:
 def append_whole(fd: int, data: bytes) -> None:
     """Append all of ``data`` to a file that nobody else writes, or nothing. Raises ``OSError``; what was written of it
     is cut off, if not at once, then before the next time."""
-    identity = _identity(fd)
-    if identity in _torn:
+    if _torn and (identity := _identity(fd)) in _torn:
         before, part = _torn[identity]
         there = os.pread(fd, len(part) + 1, before)
         if there and part.startswith(there.removesuffix(b"\n")):  # and nothing else, in another file by that number
@@ -264,7 +262,7 @@ def append_whole(fd: int, data: bytes) -> None:
         try:
             os.ftruncate(fd, before)
         except OSError:
-            _torn[identity] = before, data
+            _torn[_identity(fd)] = before, data
         raise
 
 

@@ -77,9 +77,9 @@ _GIVEN_BY_WINDOWS = r"(?:DESKTOP|LAPTOP)-[0-9A-Z]{6,8}"
 _DUPLICATES = tuple(
     re.compile(mark, re.IGNORECASE | re.DOTALL)
     for mark in (
-        rf"(?P<stem>.+?) ?\(\d{{1,3}}\){_END}",  # Google Drive, OneDrive, browsers
         rf"(?P<stem>.+?)( -)? (copy|kopie|copie|copia)( \d+| \(\d+\))?{_END}",  # Finder, Explorer
         rf"(copy of|kopie von|copie de|copia di|copia de) (?P<stem>.+?){_END}",  # Google Drive
+        rf"(?P<stem>.+?) ?\(\d{{1,3}}\){_END}",  # Google Drive, OneDrive, browsers
     )
 )
 
