@@ -77,7 +77,7 @@ def _ask(layout: Layout, as_json: bool) -> None:
     while layout.prune.exists():
         if time.monotonic() > end:
             raise FsagentError("the daemon is still at it; what goes is told in the journal")
-        time.sleep(0.05)
+        time.sleep(0.05)  # a pass takes seconds: to start watching would gain nothing
     done = last_pass(layout)
     if done is None or done == before:
         raise FsagentError("the daemon could not do it; the journal says why")

@@ -95,9 +95,8 @@ class Inbox:
                 seen[name] = (arrival.identity, monotonic)
             rest = seconds_to_quiet(status, now, monotonic - seen[name][1], settle, settle_renamed)
             fields = self._peek(arrival, quiet=rest <= 0)
-            look.named |= (
-                {path.parent / each: path for each in fields.attachments if is_attachment(each)} if fields else {}
-            )
+            for each in filter(is_attachment, fields.attachments if fields else ()):
+                look.named[path.parent / each] = path
             if rest > 0:
                 look.settling.append(rest)
                 look.oldest = min(look.oldest, status.st_mtime_ns)
