@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from fsagent.printable import visible
 from fsagent.timetable import Timetable
 
 Trigger = Literal["inbox", "task", "http", "mcp", "cli"]
@@ -57,7 +58,7 @@ class Fault(Struct, frozen=True):
 def _on_a_line(text: str) -> str:
     if len(text) > MAX_FAULT:
         text = f"{text[: MAX_FAULT // 2]} … {text[-MAX_FAULT // 2 :]}"
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return visible(text, but="")
 
 
 class ToolCall(Struct, frozen=True):

@@ -23,7 +23,7 @@ FUNCTION_LINES = 70
 
 # The table of DESIGN.md §4. A folder stands for all of its modules.
 FLOORS = {
-    0: ["fsagent", "errors", "model", "timetable", "zones"],
+    0: ["fsagent", "errors", "model", "printable", "timetable", "zones"],
     1: [
         "config",
         "crontext",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fsagent.workspace.form import harmless
+from fsagent.printable import harmless
 from harness import Agent, wait_for
 
 SECRET = "Remember that the outside secret is 4711"

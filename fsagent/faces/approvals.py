@@ -16,9 +16,10 @@ from fsagent.files.atomic import read_file, write_atomic
 from fsagent.files.fields import nearest
 from fsagent.files.quiet import identity_of
 from fsagent.model import MAX_DOCUMENT, Asking, Question, Trigger
+from fsagent.printable import visible
 from fsagent.workspace import approvals, ballot
 from fsagent.workspace.approvals import Pending
-from fsagent.workspace.form import one_line, visible
+from fsagent.workspace.form import one_line
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder
 

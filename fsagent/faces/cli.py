@@ -24,7 +24,7 @@ from fsagent.faces.commands_servers import named, servers
 from fsagent.faces.commands_tasks import pause, resume, tasks
 from fsagent.faces.commands_usage import usage
 from fsagent.faces.options import default_workspace, json_option, leave, workspace_option
-from fsagent.workspace.form import harmless
+from fsagent.printable import harmless
 
 _ASK_CODES = {"done": 0, "failed": 3, "interrupted": 3, "refused": 4}
 
@@ -223,7 +223,8 @@ def test(context: click.Context, root: Path, as_json: bool, name: str) -> None:
     from fsagent.config import load_settings
     from fsagent.contact import contact
     from fsagent.definitions import told
-    from fsagent.faces.text import as_json_text, visible
+    from fsagent.faces.text import as_json_text
+    from fsagent.printable import visible
     from fsagent.workspace.layout import make_places, open_workspace
 
     layout = open_workspace(named(context, root))

@@ -48,9 +48,10 @@ def show(above: Path, root: Path, as_json: bool) -> None:
 def test(above: Path, root: Path, as_json: bool, timeout: str, name: str) -> None:
     """Ask the model, and those to fall back on, or NAME, and say what works and what to fix. Takes a few hundred tokens
     of each."""
-    from fsagent.faces.text import as_json_text, visible
+    from fsagent.faces.text import as_json_text
     from fsagent.files.fields import Duration
     from fsagent.modelcheck import check
+    from fsagent.printable import visible
 
     try:
         seconds = Duration.parse(timeout)
@@ -73,8 +74,9 @@ def test(above: Path, root: Path, as_json: bool, timeout: str, name: str) -> Non
 @click.pass_obj
 def list_models(above: Path, root: Path, as_json: bool) -> None:
     """The models that are offered where the configured one is asked."""
-    from fsagent.faces.text import as_json_text, visible
+    from fsagent.faces.text import as_json_text
     from fsagent.modelcheck import offers_of
+    from fsagent.printable import visible
 
     layout, settings = _open(_root(above, root))
     name = _names(layout, settings)[0]
@@ -97,8 +99,8 @@ def offer(layout: Layout, name: str) -> None:
     """After ``init``: write the model that is wanted into fsagent.yaml, or say which could be. It asks no provider."""
     from fsagent.config import load_settings
     from fsagent.errors import SettingsError
-    from fsagent.faces.text import visible
     from fsagent.modelfind import OLLAMA_HOME, find_ollama, offers, ollama_root
+    from fsagent.printable import visible
     from fsagent.workspace.create import name_model
 
     try:

@@ -94,8 +94,9 @@ def _summary(done: LastPass) -> str:
 def _tell(items: Iterator[Item], verb: str, as_json: bool) -> None:
     from collections import Counter
 
-    from fsagent.faces.text import as_json_text, visible
+    from fsagent.faces.text import as_json_text
     from fsagent.keepsettings import format_size
+    from fsagent.printable import visible
 
     if as_json:
         click.echo(as_json_text(list(items)))

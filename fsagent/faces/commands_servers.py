@@ -49,7 +49,7 @@ def approve(context: click.Context, root: Path, name: str, yes: bool) -> None:
     from fsagent.config import load_settings
     from fsagent.definitions import changes, difference, print_of
     from fsagent.errors import NotFoundError
-    from fsagent.faces.text import visible
+    from fsagent.printable import visible
     from fsagent.workspace.layout import open_workspace
     from fsagent.workspace.pins import PinBook
 
@@ -101,7 +101,7 @@ def _text(name: str, server: ServerSettings, pins: Pins | None) -> str:
     import shlex
 
     from fsagent.definitions import difference, told
-    from fsagent.faces.text import visible
+    from fsagent.printable import visible
 
     lines = [f"{name}  {server.url or shlex.join([server.command, *server.args])}"]
     if not server.enabled:

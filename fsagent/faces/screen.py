@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fsagent.faces.text import journal_line
-from fsagent.workspace.form import harmless
+from fsagent.printable import harmless
 
 
 def show(record: dict[str, Any]) -> None:

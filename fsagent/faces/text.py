@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fsagent.files.fields import format_duration
+from fsagent.printable import visible
 
 if TYPE_CHECKING:
     from fsagent.faces.explain import Explained
@@ -212,11 +213,6 @@ def _waiting(count: int) -> str:
 
 def _time(moment: datetime | None) -> str:
     return moment.strftime(_TIME) if moment else ""
-
-
-def visible(text: str) -> str:
-    """Lines of some file, with what a terminal would obey or not show as an escape."""
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
 def _indent(text: str) -> str:

@@ -15,6 +15,7 @@ from fsagent.errors import ToolError, UnsafePathError
 from fsagent.files.names import is_temporary, skip_directory
 from fsagent.files.paths import Entry, SafeRoot
 from fsagent.model import ToolResult
+from fsagent.printable import visible
 from fsagent.tools.base import Context
 from fsagent.tools.place import FileTool, PathArgs, count, on_disk, relative
 from fsagent.tools.text import clip, decode
@@ -144,7 +145,7 @@ def _found(root: SafeRoot, entry: Entry, query: str) -> list[str]:
 def _listed(entry: Entry) -> str:
     """One line for people: odd characters are shown as escapes, so that a name cannot pose as several lines."""
     name = entry.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    name = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+    name = visible(name, but="")
     if entry.kind == "folder":
         return name + "/"
     return f"{name} ({count(entry.size, 'byte')})" if entry.kind == "file" else f"{name} ({entry.kind})"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from fsagent.printable import visible
+
 Line = tuple[int, str, str]
 """The number of a line, its text, and "" for a line of the form; or a whole block with its language."""
 
@@ -37,23 +39,6 @@ def one_line(text: str, most: int) -> str:
     """A text on one line, at most so long, with everything that cannot be seen made visible."""
     text = visible(" ".join(text.split()))
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def visible(text: str) -> str:
-    """A text in which nothing can hide or turn what is beside it: all that is not printed is written as an escape."""
-    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
-
-
-_HIDDEN = {
-    code: ascii(chr(code))[1:-1]
-    for code in (*range(9), *range(11, 32), *range(127, 160), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F),
-                 *range(0x2066, 0x206A))
-}  # fmt: skip
-
-
-def harmless(text: str) -> str:
-    """A text for a terminal: what would steer it, or turn the order of what is read, is written as an escape."""
-    return text.translate(_HIDDEN)
 
 
 def quoted(language: str, text: str, room: int) -> str:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from fsagent.files.atomic import overwrite, write_atomic
 from fsagent.files.locks import is_locked
-from fsagent.workspace.form import visible
+from fsagent.printable import visible
 from fsagent.workspace.layout import Layout
 
 DAEMON_LOCK = "daemon.lock"
