@@ -193,8 +193,7 @@ class World:
 
     def status(self) -> str:
         """What status.md says; empty before it is written."""
-        path = self.agent.layout.status
-        return path.read_text() if path.exists() else ""
+        return self.agent.status()
 
     def tasks(self) -> dict[str, str]:
         """The task files."""

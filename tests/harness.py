@@ -168,9 +168,19 @@ class Agent:
         """Every published result."""
         return [frontmatter.load(str(path)) for path in sorted(self.layout.outbox.rglob("*.md"))]
 
+    def status(self) -> str:
+        """The text of status.md; none before the daemon's first beat."""
+        try:
+            return self.layout.status.read_text()
+        except FileNotFoundError:
+            return ""
+
     def runs(self) -> list[Any]:
-        """All runs in the list, newest first."""
-        index = Index(self.layout.index, write=False)
+        """All runs in the list, newest first; none before the daemon has begun one."""
+        try:
+            index = Index(self.layout.index, write=False)
+        except FileNotFoundError:
+            return []
         try:
             return index.recent(100_000)
         finally:

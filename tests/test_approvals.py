@@ -66,7 +66,7 @@ def events(agent: Agent, number: int = 0) -> list[dict[str, Any]]:
 
 def trouble(agent: Agent, words: str) -> str:
     def told() -> str | None:
-        text = agent.layout.status.read_text() if agent.layout.status.exists() else ""
+        text = agent.status()
         return text if words in text else None
 
     return wait_for(told, f"status.md says {words!r}")
@@ -287,7 +287,7 @@ def test_a_waiting_run_keeps_nobody_waiting(agent: Agent) -> None:
     trouble(agent, path.name)
     assert json.loads(agent.cli("status", "--json").stdout)["snapshot"]["approvals"][0]["name"].endswith(path.name)
     assert agent.stop() == 0
-    assert "waits for your tick" in agent.layout.status.read_text()
+    assert "waits for your tick" in agent.status()
 
 
 def test_a_task_that_waits_falls_due_no_more(agent: Agent) -> None:

@@ -336,7 +336,7 @@ def test_pause_and_resume(live: Agent) -> None:
     check(live.cli("pause"), 0, "paused")
     try:
         assert live.layout.stop.exists()
-        wait_for(lambda: "Paused" in live.layout.status.read_text(), "status.md says so")
+        wait_for(lambda: "Paused" in live.status(), "status.md says so")
         check(live.cli("status"), 0, "Paused")
         assert read_json(live.cli("status", "--json"))["paused"]
         check(live.cli("ask", "What is my name?"), 1, "paused by the file STOP", "fsagent resume")
@@ -430,7 +430,7 @@ def test_sighup_reads_the_settings_again(agent: Agent) -> None:
     agent.drop("c.md", "---\nsteps:\n  - write: {path: c.txt, text: '{{ now }}'}\n---\n")
     agent.result("c.md")
     assert (agent.root / "c.txt").read_text() == "NEW", "the settings before stay in force"
-    wait_for(lambda: "did you mean 5s?" in agent.layout.status.read_text(), "status.md tells it too")
+    wait_for(lambda: "did you mean 5s?" in agent.status(), "status.md tells it too")
 
 
 def test_a_stop_is_heard_while_nothing_happens(agent: Agent) -> None:

@@ -58,7 +58,7 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 def _need(agent: Agent) -> str:
     """What the status says under "Needs you"."""
     try:
-        text = agent.layout.status.read_text()
+        text = agent.status()
     except FileNotFoundError:  # nothing was said yet
         return ""
     return text.partition("## Needs you")[2].partition("\n## ")[0]

@@ -86,11 +86,7 @@ def still_works(agent: Agent, name: str) -> None:
 
 def needs(agent: Agent) -> str:
     """What the status tells a person to look at."""
-    return status(agent).partition("## Needs you")[2].partition("\n## ")[0]
-
-
-def status(agent: Agent) -> str:
-    return agent.layout.status.read_text() if agent.layout.status.exists() else ""
+    return agent.status().partition("## Needs you")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -108,14 +104,14 @@ def test_what_is_no_file_is_told_in_every_place(agent: Agent, outside: Path, kin
                 answer = agent.result(name)
                 assert (answer["status"], "larger than 1024 KiB" in answer.content) == ("refused", True)
             elif not (kind == "folder" and place.name == "approvals"):
-                wait_for(lambda told=told: told in status(agent), f"the status tells of {told}: {status(agent)}")
+                wait_for(lambda told=told: told in agent.status(), f"the status tells of {told}: {agent.status()}")
         still_works(agent, kind)
         assert unmoved(outside)
     finally:
         for place in places:
             (place / name).unlink(missing_ok=True)
         (agent.layout.inbox / f"{kind}.bin").unlink(missing_ok=True)
-    wait_for(lambda: f"tasks/{name}" not in status(agent), "what is gone is not told any more")
+    wait_for(lambda: f"tasks/{name}" not in agent.status(), "what is gone is not told any more")
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -143,10 +139,10 @@ def test_the_files_in_the_root_are_read_only_where_they_are_files(
 def test_stop_stops_whatever_it_is(agent: Agent, outside: Path, kind: str) -> None:
     MAKERS[kind](agent.layout.stop, outside)
     try:
-        wait_for(lambda: "**Paused**" in status(agent), "it pauses")
+        wait_for(lambda: "**Paused**" in agent.status(), "it pauses")
     finally:
         agent.layout.stop.unlink()
-    wait_for(lambda: "**Alive**" in status(agent), "it goes on")
+    wait_for(lambda: "**Alive**" in agent.status(), "it goes on")
     assert unmoved(outside)
 
 
@@ -154,8 +150,8 @@ def test_a_hard_link_gives_nothing_that_is_outside_away(agent: Agent, outside: P
     os.link(outside / "secret.md", agent.layout.tasks / "hard.md")
     os.link(outside / "secret.md", agent.layout.approvals / "hard.md")
     try:
-        wait_for(lambda: "tasks/hard.md: has a second name" in status(agent), "the task is refused")
-        wait_for(lambda: "approvals/hard.md has a second name" in status(agent), "the answer is refused")
+        wait_for(lambda: "tasks/hard.md: has a second name" in agent.status(), "the task is refused")
+        wait_for(lambda: "approvals/hard.md has a second name" in agent.status(), "the answer is refused")
     finally:
         (agent.layout.tasks / "hard.md").unlink()
         (agent.layout.approvals / "hard.md").unlink()
@@ -195,8 +191,8 @@ def test_a_name_of_any_bytes_gets_its_answer_and_steers_nothing(agent: Agent) ->
     text = agent.layout.soul.read_text()
     assert all(f"ame {number} is told" in text for number in range(len(NAMES)))
     still_works(agent, "names")
-    wait_for(lambda: "honest-names.md" in status(agent), "the status is of now")
-    said = [status(agent), agent.output(), agent.cli("status").stdout, agent.cli("runs").stdout]
+    wait_for(lambda: "honest-names.md" in agent.status(), "the status is of now")
+    said = [agent.status(), agent.output(), agent.cli("status").stdout, agent.cli("runs").stdout]
     for each in said:
         assert harmless(each) == each, each
     for line in b"".join(path.read_bytes() for path in agent.layout.journal.glob("*.jsonl")).splitlines():
@@ -215,14 +211,14 @@ def test_ten_thousand_folders_deep(agent: Agent, outside: Path) -> None:
                 os.close(fd)
                 fd = down
             os.close(fd)
-        wait_for(lambda: "folders deep" in status(agent), "it is told")
+        wait_for(lambda: "folders deep" in agent.status(), "it is told")
         still_works(agent, "deep")
         assert agent.stop() == 0
         agent.start()  # with all of them there
         still_works(agent, "deeper")
     finally:  # not even pytest could remove them
         subprocess.run(["rm", "-rf", *(place / "d" for place in places)], check=True)
-    wait_for(lambda: "folders deep" not in status(agent), "it is well again")
+    wait_for(lambda: "folders deep" not in agent.status(), "it is well again")
 
 
 def test_a_file_that_turns_into_a_link_and_back_never_leads_out(agent: Agent, outside: Path) -> None:

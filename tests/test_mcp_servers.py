@@ -731,7 +731,7 @@ def test_status_and_doctor_tell_what_was_changed_and_what_is_missing(tmp_path: P
                         Definition(name="c"), Definition(name="d")])  # fmt: skip
     (agent.layout.servers / "bad.json").write_text("{}")
     agent.once()
-    status = agent.layout.status.read_text()
+    status = agent.status()
     changed = "home: 2 of its tools were changed, 1 is new since you approved them: fsagent servers approve home"
     assert f"- {changed}\n" in status
     assert "- web: the environment has no NO_SUCH_THING; set it where fsagent is started\n" in status

@@ -88,9 +88,7 @@ def test_a_day_that_is_used_up_is_told_once_and_stops_heartbeats(started: Any) -
         skipped = [f'"skipped","task":"t{number}"' for number in range(3)]
         journal = agent.layout.journal
         wait_for(lambda: all(each in _text(journal) for each in skipped), "the heartbeats are skipped")
-        assert "budget.day.tokens" in wait_for(
-            lambda: "Needs you" in agent.layout.status.read_text() and agent.layout.status.read_text(), "the status"
-        )
+        assert "budget.day.tokens" in wait_for(lambda: "Needs you" in (text := agent.status()) and text, "the status")
         assert len(server.requests) == 2
         assert len(agent.files(agent.layout.outbox / "notices")) == 1
         assert not (agent.layout.outbox / "t0").exists()

@@ -356,13 +356,13 @@ def test_a_refused_key_is_told_once_and_tasks_stop_trying(started: Any) -> None:
         assert len(server.requests) == 1, "no task tries it again"
         assert len(agent.files(agent.layout.outbox / "notices")) == 1
         assert len(agent.files(agent.layout.outbox / "t")) <= 1, "one failed run is told, no storm"
-        wait_for(lambda: "lets nobody in" in agent.layout.status.read_text(), "status.md says it")
+        wait_for(lambda: "lets nobody in" in agent.status(), "status.md says it")
         agent.drop("a.md", "Tell me a story about the sea.")
         assert agent.result("a.md")["status"] == "failed", "a person's command tries it"
         agent.drop("b.md", "Tell me a story about the woods.")
         assert agent.result("b.md").content == "I am back."
         server.wait_for(4)
-        wait_for(lambda: "lets nobody in" not in agent.layout.status.read_text(), "status.md is clean again")
+        wait_for(lambda: "lets nobody in" not in agent.status(), "status.md is clean again")
 
 
 # time, crashes, cancelling

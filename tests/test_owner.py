@@ -361,7 +361,7 @@ def test_an_owner_that_is_followed_finishes_what_runs_and_puts_back_what_waits(p
     two.start()
     done = two._run((), ["run", str(two.root), "--take-over"], {})
     assert "goes on" in done.stdout
-    wait_for(lambda: "Alive" in two.layout.status.read_text(), "the second host has taken over")
+    wait_for(lambda: "Alive" in two.status(), "the second host has taken over")
     give(two, one)
     (one.root / "go").touch()
     assert "was here" in one.result("first.md").content

@@ -214,7 +214,7 @@ def test_a_push_that_fails_is_tried_again_and_holds_up_nobody(agent: Agent, phon
     wait_for(lambda: "push failed" in agent.output())
     wait_for(lambda: len(phone.got) == 3, "twice more")
     wait_for(lambda: "pushed again" in agent.output(), "it is told that it works again")
-    wait_for(lambda: "notify: 127.0.0.1" not in agent.layout.status.read_text(), "the status shows it")
+    wait_for(lambda: "notify: 127.0.0.1" not in agent.status(), "the status shows it")
 
 
 def test_killed_in_between_the_notice_is_there(agent: Agent, phone: Phone) -> None:

@@ -154,7 +154,7 @@ def test_a_conflict_copy_is_set_aside_and_told_and_runs_under_another_name(agent
     assert "move it back" not in told.content
     place = agent.layout.failed / "home" / f"a.{CONFLICT}.md"
     wait_for(place.exists, "it is set aside")
-    wait_for(lambda: "conflict copy of home/a.md" in agent.layout.status.read_text(), "status tells")
+    wait_for(lambda: "conflict copy of home/a.md" in agent.status(), "status tells")
     os.rename(place, agent.layout.inbox / "home" / place.name)
     assert agent.result("home/a-conflict-copy-2.md")["status"] == "refused", "moved back as it is, it is refused again"
     wait_for(place.exists, "it is set aside again")
@@ -235,11 +235,11 @@ def test_a_conflict_copy_of_a_task_is_told_once_and_left_alone(agent: Agent) -> 
     copy.write_text("---\nevery: 1s\n---\nLog wrong to log.txt")
     notices = agent.layout.outbox / "notices"
     wait_for(lambda: list(notices.glob("*conflict-copy-of-task-water*")), "it is told in outbox")
-    wait_for(lambda: f"tasks/{copy.name} is a sync conflict copy" in agent.layout.status.read_text(), "status tells")
+    wait_for(lambda: f"tasks/{copy.name} is a sync conflict copy" in agent.status(), "status tells")
     agent.kill()
     agent.start()
     agent.drop("after.md", "Log right to log.txt")
     agent.result("after.md")
     assert (copy.exists(), log(agent), len(list(notices.iterdir()))) == (True, ["right"], 1)
     copy.unlink()
-    wait_for(lambda: copy.name not in agent.layout.status.read_text(), "it is settled")
+    wait_for(lambda: copy.name not in agent.status(), "it is settled")

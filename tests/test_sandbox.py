@@ -425,7 +425,7 @@ def test_status_and_doctor_name_what_is_in_force(tmp_path: Path, rung: str) -> N
     agent.drop("a.md", "---\nsteps:\n  - shell: {command: 'cat ../ws.log', shell: true}\n---\n")
 
     def status_says(words: str) -> bool:
-        return words in (agent.layout.status.read_text() if agent.layout.status.exists() else "")
+        return words in agent.status()
 
     try:
         agent.start()

@@ -147,7 +147,7 @@ def test_of_two_souls_the_one_that_syncthing_keeps_is_read_and_the_other_is_told
     susan.drop("who.md", "What is my name?")
     assert "Susan" in susan.result("who.md").content
     assert "Bob" not in susan.result("who.md").content
-    wait_for(lambda: copy.name in agent.layout.status.read_text(), "status.md names the copy", SLOW)
+    wait_for(lambda: copy.name in agent.status(), "status.md names the copy", SLOW)
     assert copy.name in agent.cli("doctor").stdout
     assert "Bob" in copy.read_text(), "nothing of it is lost"
     copy.unlink()
@@ -167,7 +167,7 @@ def test_a_conflict_copy_of_a_command_never_runs_and_is_told(pair: Pair, agent: 
 
     def told() -> bool:
         answers = [each.read_text() for each in agent.layout.outbox.rglob("plan*.md")]
-        return any("conflict copy" in text for text in (agent.layout.status.read_text(), *answers))
+        return any("conflict copy" in text for text in (agent.status(), *answers))
 
     wait_for(told, "it is told", SLOW)
     susan.drop("after.md", numbered("x", "after.txt"))

@@ -150,7 +150,7 @@ def test_a_task_is_paused_and_resumed_by_name(agent: Agent) -> None:
     assert (done.returncode, state_of(agent)) == (0, "paused"), done
     assert "paused water plants: every 1d, paused (by request)" in done.stdout
     assert "fsagent resume 'water plants'" in agent.cli("tasks", "water plants").stdout
-    wait_for(lambda: "`water plants` by request" in agent.layout.status.read_text(), "status.md names it")
+    wait_for(lambda: "`water plants` by request" in agent.status(), "status.md names it")
     before = datetime.now(UTC)
     done = agent.cli("resume", "water plants")
     assert (done.returncode, state_of(agent)) == (0, "on"), done
@@ -162,7 +162,7 @@ def test_a_task_is_paused_and_resumed_by_name(agent: Agent) -> None:
     assert state.since >= before, "what failed before does not count any more"
     done = agent.cli("resume", "watr plants")
     assert (done.returncode, "did you mean 'water plants'?" in done.stderr) == (1, True), done
-    wait_for(lambda: "by request" not in agent.layout.status.read_text(), "status.md names it no more")
+    wait_for(lambda: "by request" not in agent.status(), "status.md names it no more")
 
 
 def test_without_a_daemon_it_counts_once_one_runs(agent: Agent) -> None:
