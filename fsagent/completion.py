@@ -71,6 +71,7 @@ class Completion:
 
     def _publish(self, run: Ended) -> None:
         run.folder.sync()
+        run.folder.anchor()
         if run.outcome.publish:
             run.result = results.publish(self._layout, run.folder, run.envelope, run.data)
 

@@ -145,9 +145,9 @@ def _tasks(layout: Layout, runner: Runner) -> tuple[int, list[Fault]]:
     faults += [Fault(f"tasks/{name}", "is a sync conflict copy; it is never run") for name in folder.conflicts()]
     log = layout.task_states / "states.jsonl"
     try:
-        for number, state in enumerate(read_states(log), 1):
+        for number, state in read_states(log):
             if state is None:
-                faults.append(Fault(layout.name(log), "is no state of a task (torn by a crash, or damaged)", number))
+                faults.append(Fault(layout.name(log), "is no state of a task: it was damaged", number))
     except OSError as error:
         faults.append(Fault(layout.name(log), f"cannot be read: {os.strerror(error.errno or 0)}"))
     return len(folder.names()) + len(folder.broken()), faults

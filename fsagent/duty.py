@@ -78,7 +78,7 @@ class Duty:
 
     def _go_on(self) -> None:
         self._watcher.start()
-        unsettled = recovery.recover(self._layout, self._house.index)
+        unsettled = self._house.recover()
         for folder in unsettled:
             self._traffic.resume(folder)
         self._ownership.settle_tasks(self._house.book)

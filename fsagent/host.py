@@ -11,7 +11,6 @@ import msgspec
 from fsagent.config import Rules, Settings
 from fsagent.engines.base import Exchange, Model, Request
 from fsagent.errors import DocumentError
-from fsagent.files.atomic import sync_dir
 from fsagent.files.documents import read_document
 from fsagent.model import Command, Step, Usage
 from fsagent.trouble import Trouble
@@ -70,7 +69,6 @@ class RunHost:
         self._soul, self._index, self._allowances, self._purse = soul, index, allowances, purse
         self._secrets, self._now = secrets, now
         self._history: tuple[Exchange, ...] | None = None
-        self._anchored = False
 
     def request(self) -> Request:
         settings, command = self._settings(), self._command
@@ -103,10 +101,7 @@ class RunHost:
                 self._patiently(lambda: self._purse.spent(self._folder.run, self._command, step))
         if durable:
             self._patiently(self._folder.sync)
-            if not self._anchored:
-                self._patiently(lambda: sync_dir(self._folder.path))
-                self._patiently(lambda: sync_dir(self._layout.runs))
-                self._anchored = True
+            self._patiently(self._folder.anchor)
 
     def _patiently(self, write: Callable[[], object]) -> None:
         self.waited += self._trouble.patiently(source_of(self._folder), write, self._stopping, self._command.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -21,11 +22,12 @@ from fsagent.reporter import Reporter
 from fsagent.runner import Runner
 from fsagent.secrets import MIN_LENGTH, Redactor, load_secrets
 from fsagent.tools import load_tools
-from fsagent.trouble import Trouble
+from fsagent.trouble import Trouble, is_damaged
 from fsagent.workers import Workers
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.pins import PinBook
+from fsagent.workspace.runs import RunFolder
 from fsagent.workspace.soul import Soul
 from fsagent.workspace.status import StatusBoard
 from fsagent.workspace.tasks import TaskBook
@@ -95,14 +97,27 @@ class House:
             self._journal.redactor = Redactor(now)
         return self._secrets
 
+    def recover(self) -> list[RunFolder]:
+        """The runs that an earlier daemon left, to go on with, oldest first. Raises ``OSError``, ``sqlite3.Error``."""
+        try:
+            return recovery.recover(self._layout, self.index)
+        except sqlite3.DatabaseError as error:
+            if not is_damaged(error):
+                raise
+        return self._listed_anew()
+
     def mend(self) -> None:
         """Build the list of runs anew where it is damaged, or somebody removed it."""
         if self.trouble.damaged or self.index.is_lost():
-            self.index.renew()
-            recovery.recover(self._layout, self.index)
-            self.index.commit()
+            self._listed_anew()
             self.trouble.damaged = False
-            self._journal.tell("index", what="the list of runs was damaged or gone, and is built anew")
+
+    def _listed_anew(self) -> list[RunFolder]:
+        self.index.renew()
+        left = recovery.recover(self._layout, self.index)
+        self.index.commit()
+        self._journal.tell("index", what="the list of runs was damaged or gone, and is built anew")
+        return left
 
     def _told(self, event: str, **fields: Any) -> None:
         """A push failed, or works again: the status shows it."""

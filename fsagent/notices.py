@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from fsagent.errors import ToolError
-from fsagent.files.atomic import numbered, write_atomic, write_new
+from fsagent.files.atomic import make_folders, numbered, write_atomic, write_new
 from fsagent.files.documents import write_document
 from fsagent.files.names import conflict_of, is_temporary
 from fsagent.workspace.journal import Journal
@@ -93,7 +93,7 @@ class Notices:
         now = self._local()
         fields = {"notice": title, "time": now.isoformat(timespec="seconds"), **({"run": run} if run else {})}
         folder = self._layout.outbox / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder)
         for each in numbered(path or folder / _file_name(title, now)):
             try:
                 write_new(each, write_document(fields, text))

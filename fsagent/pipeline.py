@@ -38,6 +38,7 @@ from fsagent.workers import WorkerLost, WorkerOverdue, Workers
 from fsagent.workspace import approvals
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.commands import read_command, steps_of
+from fsagent.workspace.inbox import bring_attachments
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
@@ -124,7 +125,11 @@ class Pipeline:
                 self._complete_one(ended_before(folder, envelope, events))
             return None
         if envelope is None or not folder.claimed.exists():
-            if not discard_empty(folder):
+            if discard_empty(folder):
+                self._index.remove(
+                    folder.run, ""
+                )  # of a power cut: the command lies in inbox/ again, and is none that ran
+            else:
                 self._journal.append("damaged", run=folder.run, error="has no envelope; see fsagent doctor")
             return None
         attempt, crashes = tries(events)
@@ -259,6 +264,7 @@ class Pipeline:
             faults.append(
                 Fault(file, f"there is no engine {command.engine!r}{near}; there are: {known}", field="engine")
             )
+        bring_attachments(self._layout, folder, envelope, command.attachments)
         for name in command.attachments:
             if not (folder.attachments / name).exists():
                 faults.append(Fault(file, f"{name!r} did not arrive beside the command", 0, 0, "attachments"))

@@ -1,4 +1,9 @@
-"""What a crash left: runs that have possession of a command and are not settled."""
+"""What a crash left: runs that have possession of a command and are not settled.
+
+After a kill the index and the run folders say all that was done. After a power cut each may be behind, for the end of
+a run's record is not synced: what is lost there can be done again. So when the machine was booted anew since a daemon
+last began here, the youngest runs are read, whatever the index says of them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+from fsagent.endings import ended_before
+from fsagent.files.atomic import read_file, write_atomic
 from fsagent.trouble import is_damaged
+from fsagent.workspace import results
 from fsagent.workspace.index import Index, IndexVersionError, put_aside
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.removed import read_removed, removed_files
@@ -21,6 +29,8 @@ from fsagent.workspace.searched import command_text
 _T = TypeVar("_T")
 YOUNG = 3600.0
 AT_ONCE = 1_000
+YOUNGEST = 1_000
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def open_index(layout: Layout) -> Index:
@@ -54,14 +64,50 @@ def recover(layout: Layout, index: Index) -> list[RunFolder]:
     take_in_removed(layout, index)
     runs, folders, listed = set(index.open_runs()), set(os.listdir(layout.runs)), index.runs()
     for name in listed - folders:
-        if index.removed.get(name):  # a crash came between the folder's end and the row's; others a person removed
+        if name in runs or index.removed.get(name):  # a crash came between the two; others a person removed
             index.remove(name, "")
     for number, name in enumerate(sorted(folders - listed), 1):
         if number % AT_ONCE == 0:
             index.commit()
         if not _enlist(index, RunFolder(layout.runs / name)):
             runs.add(name)  # listed when it is admitted, for it may be the empty beginning of a claim
+    boot = boot_id()
+    if not boot or boot != _last_boot(layout):
+        runs |= _unfinished(layout, index, sorted(folders)[-YOUNGEST:])
+        index.commit()
+        write_atomic(layout.boot, boot.encode(), durable=False)
     return [RunFolder(layout.runs / run) for run in sorted(runs) if (layout.runs / run).is_dir()]
+
+
+def boot_id() -> str:
+    """Names the time since the machine was booted; "" where the system does not tell it."""
+    try:
+        return _BOOT.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _last_boot(layout: Layout) -> str:
+    try:
+        return read_file(layout.boot, 100).decode("ascii", "replace")
+    except OSError:
+        return ""
+
+
+def _unfinished(layout: Layout, index: Index, runs: Iterable[str]) -> set[str]:
+    """Which of these runs are not settled, though the index may say so; of those that are, the last steps are done."""
+    found = set()
+    for name in runs:
+        folder = RunFolder(layout.runs / name)
+        if not folder.settled():
+            _enlist(index, folder, also_open=True)
+            found.add(name)
+        elif folder.claimed.exists() or not folder.result.exists():
+            envelope, events = folder.envelope(), folder.events()
+            assert envelope
+            results.let_go(folder)
+            results.keep(folder, ended_before(folder, envelope, events).data)
+    return found
 
 
 def rebuild_index(layout: Layout) -> int:

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fsagent import __version__, recovery
+from fsagent.files.atomic import make_folders, sync_dir
 from fsagent.inforce import SettingsInForce
 from fsagent.memory import resident_bytes
 from fsagent.ownership import Ownership
@@ -144,10 +145,11 @@ def _return(layout: Layout, folder: RunFolder, envelope: Envelope) -> bool:
     try:
         if any(os.path.lexists(place) and not _is_same(source, place) for source, place in moves):
             return False
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent)
         for source, place in moves:
             if not _is_same(source, place):
                 os.link(source, place, follow_symlinks=False)  # which never replaces what is there
+                sync_dir(place.parent)
             os.unlink(source)
     except OSError:
         return False

@@ -17,7 +17,7 @@ import frontmatter
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
-from zygote import PROGRAMS, WORKERS, Forked
+from zygote import PROGRAMS, WORKERS, Forked, Zygote
 
 FSAGENT = [sys.executable, "-m", "fsagent"]
 PATIENCE = 30.0
@@ -37,17 +37,25 @@ class Agent:
     """A workspace and, while started, the daemon on it.
 
     ``fork``: its processes are forked from one that has loaded fsagent already (``zygote``); else the program is run.
-    ``fork_workers``: so are the workers.
+    ``fork_workers``: so are the workers. ``programs`` is what they are forked from.
     """
 
-    def __init__(self, root: Path, settings: str = "", *, fork: bool = True, fork_workers: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        settings: str = "",
+        *,
+        fork: bool = True,
+        fork_workers: bool = False,
+        programs: Zygote = PROGRAMS,
+    ) -> None:
         self.layout: Layout = init_workspace(root)[0]
         self.root = self.layout.root
         if settings:
             self.layout.settings.write_text(settings)
         self.log = root.with_name(f"{root.name}.log")
         self.process: subprocess.Popen[bytes] | Forked | None = None
-        self._fork, self._nursery = fork, WORKERS if fork_workers else None
+        self._fork, self._nursery, self.programs = fork, WORKERS if fork_workers else None, programs
 
     def start(self, before: Sequence[str] = (), **options: Any) -> Agent:
         """Start the daemon and wait until it watches."""
@@ -144,10 +152,12 @@ class Agent:
             return subprocess.CompletedProcess(words, code, out.read(), err.read())
 
     def _forked(self, words: Sequence[str], out: int, err: int, **options: Any) -> Forked:
-        return PROGRAMS.start(words, {0: 0, 1: out, 2: err}, nursery=self._nursery, **options)
+        return self.programs.start(words, {0: 0, 1: out, 2: err}, nursery=self._nursery, **options)
 
     def _forks(self, before: Sequence[str], options: dict[str, Any]) -> bool:
-        return self._fork and not before and options.keys() <= {"cwd", "env"} and PROGRAMS.forks(options.get("env"))
+        return (
+            self._fork and not before and options.keys() <= {"cwd", "env"} and self.programs.forks(options.get("env"))
+        )
 
     def drop(self, name: str, text: str) -> Path:
         """Put a command into the inbox the way a sync client does: written elsewhere, renamed in."""

@@ -88,16 +88,20 @@ class Forked:
 
 
 class Zygote:
-    """Starts the process that forks with the first call, and hands it what is to be run."""
+    """Starts the process that forks with the first call, and hands it what is to be run.
 
-    def __init__(self, kind: str, control: socket.socket | None = None) -> None:
+    ``env`` is the environment of what says nothing else; as a rule it is that of the caller, as it is then.
+    """
+
+    def __init__(self, kind: str, control: socket.socket | None = None, env: Mapping[str, str] | None = None) -> None:
         self._kind, self._control = kind, control
         self._lock = threading.Lock()
-        self._env = dict(os.environ)
+        self._given = env
+        self._env = dict(os.environ if env is None else env)
 
     def forks(self, env: Mapping[str, str] | None) -> bool:
         """True where a fork is as good as the program itself: nothing that is read only at its start is different."""
-        return _read_once(self._env) == _read_once(os.environ if env is None else env)
+        return _read_once(self._env) == _read_once(self._surroundings(env))
 
     def start(
         self,
@@ -115,7 +119,7 @@ class Zygote:
         With a ``nursery`` a daemon's workers are forked there.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        env = dict(os.environ if env is None else env)
+        env = dict(self._surroundings(env))
         job = {"words": list(words), "cwd": str(cwd) or os.getcwd(), "env": env, "numbers": list(fds),
                "session": session, "held": held, "nursery": nursery is not None}  # fmt: skip
         sent = [theirs.fileno(), *fds.values(), *([nursery.link().fileno()] if nursery else [])]
@@ -126,6 +130,9 @@ class Zygote:
         pid = ours.recv(64)
         assert pid, "the zygote is gone"
         return Forked(int(pid), ours.detach())
+
+    def _surroundings(self, env: Mapping[str, str] | None) -> Mapping[str, str]:
+        return next(each for each in (env, self._given, os.environ) if each is not None)
 
     def link(self) -> socket.socket:
         """Where jobs are taken."""

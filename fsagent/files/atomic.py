@@ -39,6 +39,17 @@ def sync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def make_folders(path: Path) -> None:
+    """Make a folder, with those above it that are missing, each durable in the one above. Raises ``OSError``."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        sync_dir(folder.parent)
+
+
 def write_atomic(
     path: Path, data: bytes, *, durable: bool = True, synced: bool = False, mode: int | None = None
 ) -> None:
@@ -109,8 +120,7 @@ def give_name(source: Path, candidates: Iterator[Path], *, durable: bool = True)
                 return candidate
             continue
         except FileNotFoundError:
-            candidate.parent.mkdir(parents=True, exist_ok=True)
-            sync_dir(candidate.parent.parent)
+            make_folders(candidate.parent)
             try:
                 _link(source, candidate)
             except FileExistsError:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 
 from fsagent.errors import DocumentError
-from fsagent.files.atomic import numbered, read_plain, write_new
+from fsagent.files.atomic import make_folders, numbered, read_plain, write_new
 from fsagent.files.documents import read_document
 from fsagent.files.names import conflict_of, is_temporary
 from fsagent.model import MAX_DOCUMENT, Question
@@ -103,7 +103,7 @@ def answered(layout: Layout, open_: Pending) -> bool:
 def put_away(layout: Layout, name: str, now: datetime) -> None:
     """Move a file that is settled, unchanged, to ``archive/<month>/approvals/``. Does nothing where it is gone."""
     target = layout.archive / f"{now:%Y-%m}" / "approvals" / name
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(target.parent)
     path = next(path for path in numbered(target) if not os.path.lexists(path))
     with suppress(FileNotFoundError):
         os.rename(layout.approvals / name, path)

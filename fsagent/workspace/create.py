@@ -10,7 +10,7 @@ import msgspec
 
 from fsagent.config import SETTINGS_TEMPLATE
 from fsagent.facts import SOUL_TEMPLATE
-from fsagent.files.atomic import write_atomic, write_new
+from fsagent.files.atomic import make_folders, write_atomic, write_new
 from fsagent.modelfind import with_model
 from fsagent.workspace.layout import FORMAT, Layout, make_places, open_workspace
 from fsagent.workspace.tokens import Tokens
@@ -56,7 +56,7 @@ def init_workspace(root: Path, sample: Path | None = None) -> tuple[Layout, list
         files[layout.tasks / "heartbeat.md"] = EXAMPLE_TASK.encode()
     made = []
     for path, data in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         try:
             write_new(path, data)
         except FileExistsError:

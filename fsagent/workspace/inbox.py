@@ -10,13 +10,14 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
+from fsagent.files.atomic import open_plain, sync_dir
 from fsagent.files.names import conflict_of, is_command_copy, is_command_name, is_temporary, skip_directory
 from fsagent.files.quiet import Identity, identity_of, is_written, seconds_to_quiet
 from fsagent.files.refusals import SHORTAGES
@@ -109,7 +110,8 @@ class Inbox:
 
     def _judge(self, look: _Look, now: datetime, patience: float) -> Scan:
         """What becomes of each file, once it is known which ones there are."""
-        ready, again, lying = [], [], look.lying
+        ready, lying = list[Arrival](), look.lying
+        again: list[float] = []
         # a command that another one names is its attachment; of two that name each other, neither is
         beside = {
             path: look.files[path] for path, by in look.named.items() if path in look.files and by not in look.named
@@ -131,7 +133,7 @@ class Inbox:
             else:
                 lying.append(Lying(arrival.name, held.why))
                 if held.wait:
-                    again.append(held.wait)
+                    (look.settling if held.settling else again).append(held.wait)
         lying += [Lying(name, _why_not(path.name)) for path, name in look.others.items() if path not in look.named]
         lying.sort(key=lambda each: each.name)
         return Scan(ready, lying, min(look.settling, default=None), min(again, default=None))
@@ -146,38 +148,50 @@ class Inbox:
                 raise
             return None
         try:
-            if identity_of(os.fstat(fd)) != arrival.identity or is_written(fd):
+            if not _is_whole(fd, arrival):
                 return None
-            digest = hashlib.sha256(os.read(fd, MAX_DOCUMENT + 1))
+            folder = self._folder_for(arrival, run, now, os.read(fd, MAX_DOCUMENT + 1))
+            try:
+                if not _is_whole(fd, arrival):
+                    discard_empty(folder)
+                    return None
+                os.rename(arrival.path, folder.claimed)
+            except OSError as error:
+                with suppress(OSError):  # the same fault; whoever asked for it removes it later
+                    discard_empty(folder)
+                if isinstance(error, FileNotFoundError):
+                    return None
+                raise
         finally:
             os.close(fd)
-        digest.update(f"\n{arrival.identity[2]}\n{arrival.name}".encode())
-        folders = arrival.name.rpartition("/")[0]
-        path = f"inbox/{arrival.name}"
-        folder = make_folder(
-            self._layout.runs / run,
-            Envelope(
-                run=run, name=arrival.name, trigger="inbox", time=now.astimezone(UTC), path=path, thread=folders,
-                key=digest.hexdigest(),
-            ),
-        )  # fmt: skip
-        try:
-            os.rename(arrival.path, folder.claimed)
-        except OSError as error:
-            with suppress(OSError):  # the same fault; whoever asked for it removes it later
-                discard_empty(folder)
-            if isinstance(error, FileNotFoundError):
-                return None
-            raise
-        finally:
-            folder.close()
         # the rename itself renews the time of the status change
         if identity_of(os.lstat(folder.claimed))[:3] != arrival.identity[:3] and self._give_back(folder, arrival.path):
             return None
         for attachment in arrival.attachments:
             with suppress(OSError):  # gone since the scan: the command is answered that it did not arrive
-                folder.attachments.mkdir(exist_ok=True)
                 os.rename(attachment, folder.attachments / attachment.name)
+        return folder
+
+    def _folder_for(self, arrival: Arrival, run: str, now: datetime, raw: bytes) -> RunFolder:
+        """The folder that is to have possession of a command, durable: of what follows a power cut may leave the rename
+        alone, and a command must not lie where nothing leads to it, or says what it is. Raises ``OSError``."""
+        digest = hashlib.sha256(raw)
+        digest.update(f"\n{arrival.identity[2]}\n{arrival.name}".encode())
+        folder = make_folder(
+            self._layout.runs / run,
+            Envelope(
+                run=run, name=arrival.name, trigger="inbox", time=now.astimezone(UTC), path=f"inbox/{arrival.name}",
+                thread=arrival.name.rpartition("/")[0], key=digest.hexdigest(),
+            ),
+        )  # fmt: skip
+        try:
+            if arrival.attachments:
+                folder.attachments.mkdir()
+            folder.sync()
+            sync_dir(folder.path)
+            sync_dir(self._layout.runs)
+        finally:
+            folder.close()
         return folder
 
     def _give_back(self, folder: RunFolder, path: Path) -> bool:
@@ -214,7 +228,8 @@ class Inbox:
         age = now.timestamp() - arrival.identity[3] / 1e9
         if missing and 0 <= age < patience:
             names = ", ".join(path.name for path in missing)
-            return _Held((), _RECHECK * 4, f"waits for its attachments: {names}")
+            settling = all(path in others for path in missing)
+            return _Held((), _RECHECK * 4, f"waits for its attachments: {names}", settling)
         return _Held(tuple(found))
 
     def _peek(self, arrival: Arrival, *, quiet: bool = True) -> CommandFields | None:
@@ -237,6 +252,23 @@ class Inbox:
                 raise
         self._peeked[arrival.name] = (arrival.identity, quiet, fields)
         return fields
+
+
+def bring_attachments(layout: Layout, folder: RunFolder, envelope: Envelope, names: Sequence[str]) -> None:
+    """Take possession of what lay complete beside a command when it was claimed, where a crash came between the two."""
+    if envelope.trigger != "inbox" or not folder.attachments.is_dir():
+        return
+    for name in names:
+        source, target = (layout.root / envelope.path).with_name(name), folder.attachments / name
+        if target.exists():
+            continue
+        with suppress(OSError):  # it is answered that it did not arrive
+            fd = open_plain(source)
+            try:
+                if not is_written(fd):
+                    os.rename(source, target)
+            finally:
+                os.close(fd)
 
 
 def _is_taken(name: str) -> bool:
@@ -265,11 +297,15 @@ class _Look:
 
 
 class _Held(Struct, frozen=True):
-    """Whether a complete command may run: ``wait`` None means yes, 0 until it changes, else seconds to wait."""
+    """Whether a complete command may run: ``wait`` None means yes, 0 until it changes, else seconds to wait.
+
+    ``settling``: all that it waits for is there, and was written just now.
+    """
 
     found: tuple[Path, ...] = ()
     wait: float | None = None
     why: str = ""
+    settling: bool = False
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result | None, str]]:
@@ -310,3 +346,8 @@ def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result | None, str]]:
                 yield path, None, "cannot be read: permission denied"
             else:
                 yield path, status, ""
+
+
+def _is_whole(fd: int, arrival: Arrival) -> bool:
+    """True while the file is the one that was found complete, and nobody writes it."""
+    return identity_of(os.fstat(fd)) == arrival.identity and not is_written(fd)

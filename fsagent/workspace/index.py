@@ -352,7 +352,7 @@ class Index:
         self._searches = self._searches and (empty or found == VERSION)
         if write:
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=OFF")
+            self._db.execute("PRAGMA synchronous=NORMAL")
         if empty:
             texts = TEXTS if self._searches else ""
             self._db.executescript(f"BEGIN IMMEDIATE;{RUNS}{REMOVED}{texts}PRAGMA user_version={ours};COMMIT;")

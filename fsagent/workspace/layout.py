@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from fsagent.errors import WorkspaceError
+from fsagent.files.atomic import make_folders
 
 FORMAT = 1
 PLACES = ("inbox", "outbox", "tasks", "approvals", "archive", "failed")
@@ -52,6 +53,7 @@ class Layout:
         self.breaker = self.machine / "breaker.json"
         self.servers = self.machine / "mcp"
         self.hosts = self.machine / "hosts"
+        self.boot = self.machine / "boot"
 
     def stopped(self) -> bool:
         """True if STOP is there, as whatever it is: a file, a folder, a link that leads nowhere."""
@@ -103,4 +105,4 @@ def make_machine_places(layout: Layout) -> None:
 
 def _make(path: Path) -> None:
     if not path.is_dir():
-        path.mkdir(exist_ok=True)
+        make_folders(path)

@@ -16,9 +16,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from fsagent.files.atomic import give_name, numbered, write_atomic
+from fsagent.files.atomic import give_name, numbered, sync_dir, write_atomic
 from fsagent.files.documents import write_document
-from fsagent.files.names import conflict_of
+from fsagent.files.names import conflict_of, is_temporary
 from fsagent.model import Status, Usage
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder
@@ -96,10 +96,16 @@ def let_go(folder: RunFolder) -> None:
     """Give up possession; the run keeps a copy of the command and its attachments."""
     if not folder.claimed.exists():
         return
-    write_atomic(folder.command, folder.raw(), durable=False)
+    if folder.claimed.stat().st_nlink == 1:  # it has no other place
+        os.rename(folder.claimed, folder.command)
+        return
+    write_atomic(folder.command, folder.raw(), durable=False, synced=True)
     os.unlink(folder.claimed)
-    for attachment in _files(folder.attachments):
-        write_atomic(attachment, attachment.read_bytes(), durable=False)
+    attachments = _files(folder.attachments)
+    if attachments:  # which have their last place as long as there is no copy of them
+        sync_dir(folder.path)
+    for attachment in attachments:
+        write_atomic(attachment, attachment.read_bytes(), durable=False, synced=True)
 
 
 def take_back(layout: Layout, folder: RunFolder) -> None:
@@ -136,7 +142,7 @@ def safe_name(name: str) -> str:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file())
+        return sorted(path for path in folder.iterdir() if path.is_file() and not is_temporary(path.name))
     except FileNotFoundError:
         return []
 

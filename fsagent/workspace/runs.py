@@ -102,6 +102,7 @@ class RunFolder:
         self.cancel = path / "cancel.json"
         self.again = path / "again"
         self._fd = -1
+        self._anchored = False
         self._events: list[dict[str, Any]] | None = None
 
     def record(self, event: str, **fields: Any) -> None:
@@ -118,6 +119,20 @@ class RunFolder:
         """Make what was recorded durable. Raises ``OSError``; asked again, it writes all of it anew."""
         if sync_written(self.steps, self._open()):
             self.close()
+
+    def anchor(self) -> None:
+        """Make it durable that the run has possession of its command, and of all that came with it. Raises ``OSError``.
+
+        Due before anything that a second run of the command would do again.
+        """
+        if self._anchored:
+            return
+        envelope = self.envelope()
+        at_the_side_door = not (envelope and envelope.trigger == "inbox")
+        for place in (self.attachments, self.path, *([self.path.parent] if at_the_side_door else [])):
+            if place.is_dir():
+                sync_dir(place)
+        self._anchored = True
 
     def keep(self, name: str, text: str) -> Path:
         """Keep a long output under a plain name; gives its path."""
@@ -324,7 +339,7 @@ def discard_empty(folder: RunFolder) -> bool:
     """Remove a run's folder that never got possession of anything; True if it was such a one."""
     if folder.claimed.exists() or folder.command.exists() or folder.result_new.exists() or folder.result.exists():
         return False
-    if folder.attachments.exists():
+    if folder.attachments.exists() and any(folder.attachments.iterdir()):
         return False
     shutil.rmtree(folder.path)
     return True

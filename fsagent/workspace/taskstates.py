@@ -126,7 +126,7 @@ class StateLog:
         if self._states is None:
             old = self._read_old()
             lines = read_states(self._path)
-            self._states = old | {line.task: line.state for line in lines if line}
+            self._states = old | {line.task: line.state for _, line in lines if line}
             self._lines = len(lines)
             if self._keeps and old:
                 with suppress(OSError):
@@ -171,18 +171,19 @@ class StateLog:
         self.close()
 
 
-def read_states(path: Path) -> list[_Line | None]:
-    """The lines of a log in their order; None for one that is no record. A last line that has no end is left out, and
-    a missing file has no lines. Raises ``OSError``."""
+def read_states(path: Path) -> list[tuple[int, _Line | None]]:
+    """The lines of a log with their numbers, in their order; None for one that is no record. What a crash tore is left
+    out, and a missing file has no lines. Raises ``OSError``."""
     try:
         raw = read_file(path)
     except FileNotFoundError:
         return []
     raw = raw[: raw.rfind(b"\n") + 1]
     try:
-        return list(_LINES.decode_lines(raw))
+        return list(enumerate(_LINES.decode_lines(raw), 1))
     except _DAMAGED:
-        return [_line(each) for each in raw.split(b"\n")[:-1]]
+        lines = enumerate(raw.split(b"\n")[:-1], 1)
+        return [(number, _line(each)) for number, each in lines if not each.endswith(_TORN[:1])]
 
 
 def _line(raw: bytes) -> _Line | None:
