@@ -117,20 +117,18 @@ class Pipeline:
         """
         events = folder.events()
         envelope = folder.envelope(events)
-        done = {event["event"] for event in events} & {"finished", "settled"}
-        if envelope is not None and done:
-            if "settled" in done:
-                self._completion.enlist(folder, envelope, is_open=False)
-            else:
-                self._complete_one(ended_before(folder, envelope, events))
+        known = {event["event"] for event in events}
+        if envelope is not None and "settled" in known:
+            self._completion.enlist(folder, envelope, is_open=False)
             return None
-        if envelope is None or not folder.claimed.exists():
-            if discard_empty(folder):
-                self._index.remove(
-                    folder.run, ""
-                )  # of a power cut: the command lies in inbox/ again, and is none that ran
+        if envelope is None or not (folder.claimed.exists() or folder.command.exists()):
+            if discard_empty(folder):  # of a claim that a crash cut short: the command lies in inbox/, and never ran
+                self._index.remove(folder.run, "")
             else:
                 self._journal.append("damaged", run=folder.run, error="has no envelope; see fsagent doctor")
+            return None
+        if "finished" in known:
+            self._complete_one(ended_before(folder, envelope, events))
             return None
         attempt, crashes = tries(events)
         if envelope.again and not any(event["event"] == "attempt" for event in events):

@@ -7,6 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from diskshim import DiskCalls
+
+
+@pytest.fixture(scope="session")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> DiskCalls:
+    """The calls that processes make to a disk, to be written down or cut short."""
+    return DiskCalls(tmp_path_factory.mktemp("disk"))
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compile fsagent where nobody else does so: PYTHONDONTWRITEBYTECODE is set, and daemons inherit it."""

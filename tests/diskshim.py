@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import shutil
+import signal
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from harness import Agent
 from zygote import Zygote
 
 CREATE, WRITE, CUT, SYNC, RENAME, LINK, UNLINK, MKDIR, RMDIR, SYMLINK = range(10)
@@ -42,15 +43,6 @@ class _Control(ctypes.Structure):
         ("most", ctypes.c_int), ("seen", ctypes.c_int), ("root", ctypes.c_char * _PATH_MAX),
         ("log", ctypes.c_char * _PATH_MAX),
     )  # fmt: skip
-
-
-def why_not() -> str:
-    """Why this cannot be done here; "" where it can."""
-    if shutil.which("gcc") is None:
-        return "gcc is not installed"
-    probe = ["gcc", "-E", "-include", "stdio.h", "-x", "c", "/dev/null"]
-    done = subprocess.run(probe, capture_output=True)
-    return "gcc finds no stdio.h (package libc6-dev)" if done.returncode else ""
 
 
 class DiskCalls:
@@ -80,10 +72,13 @@ class DiskCalls:
         finally:
             control.root = b""
 
-    @property
-    def seen(self) -> int:
-        """How many calls came, with the one before which a process ended."""
-        return int(self._control.seen)
+    def kills(self, agent: Agent, number: int) -> bool:
+        """``fsagent run --once``, by kill -9 ended before its n-th call that changes something; False where it makes no
+        such many, and ended by itself."""
+        with self.beneath(agent.root, ended_before=number):
+            done = agent.once(check=False)
+        assert done.returncode in (0, -signal.SIGKILL), done.stdout + done.stderr
+        return done.returncode != 0
 
     def calls(self) -> list[Call]:
         """What was written down."""

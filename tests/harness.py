@@ -99,29 +99,6 @@ class Agent:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    def once_killed_at(self, call: str, number: int) -> bool:
-        """``fsagent run --once``, with kill -9 when a thread comes to its n-th system call of a kind (strace).
-
-        False where it never came that far, and ended by itself.
-        """
-        inject = [f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}"]
-        strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", *inject]
-        words = ["-m", "fsagent", "run", str(self.root), "--once"]
-        with self.log.open("w") as log:
-            process = self._forked(words, log.fileno(), log.fileno(), held=True)
-            wait_for(lambda: _state(process.pid, "State").startswith("T"), "it stopped itself")
-            tracer = subprocess.Popen([*strace, "-p", str(process.pid)])
-            try:
-                wait_for(lambda: tracer.poll() is not None or _state(process.pid, "TracerPid") != "0", "it is traced")
-                assert tracer.poll() is None, "strace could not attach"
-                process.send_signal(signal.SIGCONT)
-                code = process.wait(60)
-            finally:
-                process.send_signal(signal.SIGKILL)
-                tracer.wait()
-        assert code in (0, -signal.SIGKILL), f"exit {code}: {self.output()}"
-        return code != 0
-
     def cli(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Any other command on this workspace."""
         return self._run((), [*words, "-w", str(self.root)], options)
@@ -204,9 +181,3 @@ class Agent:
         code = self.process.poll()
         assert code is None, f"the daemon ended with {code}: {self.output()}"
         return True
-
-
-def _state(pid: int, name: str) -> str:
-    """A line of /proc/PID/status."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)[name]

@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from diskshim import DiskCalls
+from faultshim import why_not
 from fsagent.doctor import examine
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.approvals import pending
 from fsagent.workspace.runs import RunFolder
 from harness import Agent, wait_for
 
+WHY_NOT = why_not()
 QUICK = "settle: 0.1s\nsettle_renamed: 0.05s\nscan_interval: 0.5s\n"
 ASK = QUICK + "tools: {shell: ask, append: ask, write: ask}\n"
 LINE = "---\nsteps:\n  - append: {path: log.txt, text: one}\n---\nWrite it down.\n"
@@ -412,29 +415,25 @@ def test_an_answer_that_was_recorded_counts_and_its_file_is_put_away(tmp_path: P
     assert not examine(cut_off.layout).faults
 
 
-CALLS = ("mkdir", "rename", "linkat", "unlink", "fdatasync", "fsync", "write")
-
-
 @pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize("call", CALLS)
-def test_kill_9_at_every_call_between_the_question_and_the_result(tmp_path: Path, call: str) -> None:
-    """Killed at the n-th call of a kind while it asks, and again while it goes on: one line, never before a tick."""
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+def test_kill_9_at_every_call_between_the_question_and_the_result(tmp_path: Path, disk: DiskCalls) -> None:
+    """Killed before the n-th call while it asks, and again while it goes on: one line, never before a tick."""
     reached = True
     number = 0
     while reached:
         number += 1
-        where = f"killed at {call} {number}"
-        agent = Agent(tmp_path / f"{call}-{number}", ASK)
+        where = f"killed before call {number}"
+        agent = Agent(tmp_path / str(number), ASK, programs=disk.programs)
         agent.drop("a.md", LINE)
-        reached = agent.once_killed_at(call, number)
+        reached = disk.kills(agent, number)
         assert log(agent) == "", where
         agent.once()
         assert log(agent) == "", where
         (path,) = files(agent)
         sed(path)
-        reached |= agent.once_killed_at(call, number)
+        reached |= disk.kills(agent, number)
         agent.once()
         if files(agent):  # cut off in the middle of the call, which had not happened: one tick is not enough for two
             assert log(agent) == "", where

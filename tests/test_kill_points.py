@@ -1,7 +1,7 @@
-"""kill -9 at every system call that changes a disk, for one command: README promises 1 to 3 must hold after it.
+"""kill -9 before every call that changes the disk, of any thread: README promises 1 to 3 must hold after it.
 
-strace ends the daemon at the n-th call of a kind; then a daemon that nobody ends runs to the end. The walk stops by
-itself at the first n that the run never reaches.
+The daemon ends before its n-th call; every other time the one that goes on is ended, too, somewhere on its way. Then a
+daemon that nobody ends runs to the end. The walk stops by itself at the first n that the run never reaches.
 """
 
 from __future__ import annotations
@@ -9,50 +9,43 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from diskshim import DiskCalls
+from faultshim import why_not
 from fsagent.doctor import examine
 from harness import Agent, wait_for
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
-CALLS = ("mkdir", "rename", "linkat", "unlink", "fsync", "fdatasync", "write")
-SETTINGS = "settle: 0s\nsettle_renamed: 0s\n"
-LAST = 400
+WHY_NOT = why_not()
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+walks = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+SETTINGS = "settle: 0s\nsettle_renamed: 0s\ntimezone: UTC\n"
+LAST = 600
 
 
-def _strace_works() -> str:
-    if shutil.which("strace") is None:
-        return "strace is not installed"
-    import subprocess
-
-    done = subprocess.run(["strace", "-f", "-o", "/dev/null", "true"], capture_output=True, text=True)
-    return "" if done.returncode == 0 else f"strace may not trace here: {done.stderr.strip()}"
-
-
-WHY_NOT = _strace_works()
-
-
-def _walk(tmp_path: Path, call: str, text: str, files: Mapping[str, str] = {}):
-    """One workspace for every n, with these files: killed at the n-th ``call``, then run to the end undisturbed."""
+def walk(disk: DiskCalls, root: Path, prepare: Callable[[Agent], object]) -> Iterator[tuple[str, Agent]]:
+    """One workspace for every n: killed before the n-th call, and then run to the end."""
     for number in range(1, LAST):
-        agent = Agent(tmp_path / f"{call}-{number}", SETTINGS)
-        for name, content in files.items():
-            (agent.root / name).write_text(content)
-        agent.drop("a/note.md", text)
-        killed = agent.once_killed_at(call, number)
+        agent = Agent(root / str(number), SETTINGS, programs=disk.programs)
+        prepare(agent)
+        killed, where = disk.kills(agent, number), f"killed before call {number}"
+        if number % 2:
+            again = random.Random(number).randint(1, 60)
+            where += f", and then before call {again}" * disk.kills(agent, again)
         agent.once()
-        yield number, agent
+        yield where, agent
         shutil.rmtree(agent.root)
         if not killed:
-            assert number > 1, f"no {call} was ever made"
+            assert number > 50, "so few calls were never enough"
             return
-    raise AssertionError(f"more than {LAST} times {call}")
+    raise AssertionError(f"more than {LAST} calls")
 
 
-def _in_one_place(agent: Agent) -> str:
+def in_one_place(agent: Agent) -> str:
     places = {
         "inbox": agent.files(agent.layout.inbox),
         "archive": agent.files(agent.layout.archive),
@@ -64,49 +57,67 @@ def _in_one_place(agent: Agent) -> str:
     return next(iter(found))
 
 
-@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
-@pytest.mark.parametrize("call", CALLS)
-def test_a_fact_survives_a_kill_at_every_call(tmp_path: Path, call: str) -> None:
-    for number, agent in _walk(tmp_path, call, "My name is Alice."):
-        where = f"killed at {call} {number}"
-        assert _in_one_place(agent) == "archive", where
+@walks
+def test_a_fact_survives_a_kill_at_every_call(tmp_path: Path, disk: DiskCalls) -> None:
+    for where, agent in walk(disk, tmp_path, lambda agent: agent.drop("a/note.md", "My name is Alice.")):
+        assert in_one_place(agent) == "archive", where
         (result,) = agent.results()
         assert result["status"] == "done", f"{where}: {result.metadata}"
         assert agent.layout.soul.read_text().count("Alice") == 1, where
         assert [run.status for run in agent.runs()] == ["done"], where
-        assert not list(examine(agent.layout).faults), where
+        assert not examine(agent.layout).faults, where
 
 
-@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
-@pytest.mark.parametrize("call", CALLS)
-def test_a_line_is_appended_once_whatever_call_the_kill_comes_at(tmp_path: Path, call: str) -> None:
-    playbook = "---\nsteps:\n  - append: {path: log.txt, text: one}\n  - append: {path: log.txt, text: two}\n---\n"
-    for number, agent in _walk(tmp_path, call, playbook):
-        where = f"killed at {call} {number}"
-        assert _in_one_place(agent) == "archive", where
+@walks
+def test_lines_are_appended_once_whatever_call_the_kill_comes_at(tmp_path: Path, disk: DiskCalls) -> None:
+    def prepare(agent: Agent) -> None:
+        agent.drop("a/b.csv", "1,2")
+        steps = "  - append: {path: log.txt, text: one}\n  - append: {path: log.txt, text: two}\n"
+        agent.drop("a/note.md", f"---\nattachments: [b.csv]\nsteps:\n{steps}---\n")
+
+    for where, agent in walk(disk, tmp_path, prepare):
         (result,) = agent.results()
         assert result["status"] == "done", f"{where}: {result.metadata}"
         assert (agent.root / "log.txt").read_text() == "one\ntwo\n", where
+        assert [Path(name).name for name in agent.files(agent.layout.archive)] == ["b.csv", "note.md"], where
+        assert not agent.files(agent.layout.inbox), where
+        assert not examine(agent.layout).faults, where
 
 
-@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+@walks
+def test_a_beat_of_a_task_is_done_once_whatever_call_the_kill_comes_at(tmp_path: Path, disk: DiskCalls) -> None:
+    past = (datetime.now(UTC) - timedelta(minutes=2)).strftime("%Y-%m-%d %H:%M")
+
+    def prepare(agent: Agent) -> None:
+        steps = "  - append: {path: log.txt, text: one}\n"
+        task = f"---\nonce: {past}\nreport: always\nsteps:\n{steps}---\n"
+        (agent.layout.tasks / "water.md").write_text(task)
+
+    for where, agent in walk(disk, tmp_path, prepare):
+        (result,) = agent.results()
+        assert result["status"] == "done", f"{where}: {result.metadata}"
+        assert (agent.root / "log.txt").read_text() == "one\n", where
+        assert [(run.task, run.status) for run in agent.runs()] == [("water", "done")], where
+        assert not examine(agent.layout).faults, where
+
+
+@walks
 @pytest.mark.parametrize(("path", "status"), [("report.md", "done"), ("other.md", "failed")])
-@pytest.mark.parametrize("call", ["fdatasync", "write"])
 def test_a_promise_is_judged_alike_whatever_call_the_kill_comes_at(
-    tmp_path: Path, call: str, path: str, status: str
+    tmp_path: Path, disk: DiskCalls, path: str, status: str
 ) -> None:
-    playbook = (
-        "---\nexpects: {file: report.md, newer: true}\nsteps:\n"
-        f"  - write: {{path: {path}, text: new}}\n  - append: {{path: log.txt, text: one}}\n---\n"
-    )
-    for number, agent in _walk(tmp_path, call, playbook, {"report.md": "new"}):
-        where = f"killed at {call} {number}"
+    def prepare(agent: Agent) -> None:
+        (agent.root / "report.md").write_text("new")
+        steps = f"  - write: {{path: {path}, text: new}}\n  - append: {{path: log.txt, text: one}}\n"
+        agent.drop("a.md", f"---\nexpects: {{file: report.md, newer: true}}\nsteps:\n{steps}---\n")
+
+    for where, agent in walk(disk, tmp_path, prepare):
         (result,) = agent.results()
         assert result["status"] == status, f"{where}: {result.metadata}"
         if status == "failed":
             assert result["error"] == "did not leave what it promised (expects): report.md was not written", where
         assert (agent.root / "log.txt").read_text() == "one\n", where
-        assert not list(examine(agent.layout).faults), where
+        assert not examine(agent.layout).faults, where
 
 
 def test_a_storm_of_kills_loses_and_doubles_nothing(tmp_path: Path) -> None:

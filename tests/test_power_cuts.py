@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
-from diskshim import DiskCalls, why_not
+from diskshim import DiskCalls
+from faultshim import why_not
 from fsagent.doctor import examine
 from fsagent.workspace.runs import RunFolder
 from harness import Agent
@@ -63,11 +64,6 @@ class Cut(NamedTuple):
     def text(self, name: str) -> str:
         """What stood in a file in the moment of the cut."""
         return self.before[name][1].decode() if name in self.before else ""
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> DiskCalls:
-    return DiskCalls(tmp_path_factory.mktemp("disk"))
 
 
 def cuts(disk: DiskCalls, agent: Agent, *work: Callable[[], object]) -> list[Cut]:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from diskshim import DiskCalls
+from faultshim import why_not
 from fsagent.config import Settings, load_settings
 from fsagent.daemon import Daemon
 from fsagent.doctor import examine
@@ -32,6 +34,7 @@ from harness import Agent, wait_for
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+WHY_NOT = why_not()
 QUICK = "settle: 0s\nsettle_renamed: 0s\n"
 
 
@@ -546,10 +549,8 @@ def _by_key(layout: Layout) -> list[Any]:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("call", ["rename", "unlink", "unlinkat", "rmdir", "write", "fdatasync"])
-def test_a_kill_at_every_call_of_a_pass(tmp_path: Path, call: str) -> None:
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
+@pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+def test_a_kill_at_every_call_of_a_pass(tmp_path: Path, disk: DiskCalls) -> None:
     model = init_workspace(tmp_path / "model")[0]
     ages = ", ".join(f"{place}: {{age: 60d}}" for place in ("runs", "archive", "outbox"))
     model.settings.write_text(f"{QUICK}keep: {{{ages}}}\n")
@@ -558,10 +559,10 @@ def test_a_kill_at_every_call_of_a_pass(tmp_path: Path, call: str) -> None:
         make_run(model, number, every=DAY)
     passed(model, datetime.now(UTC) - 2 * DAY)
     for number in range(1, 400):
-        agent = Agent(tmp_path / f"{call}-{number}")
+        agent = Agent(tmp_path / str(number), programs=disk.programs)
         shutil.rmtree(agent.root)
         shutil.copytree(model.root, agent.root)
-        killed = agent.once_killed_at(call, number)
+        killed = disk.kills(agent, number)
         assert not [fault for fault in examine(agent.layout).faults if "index" not in str(fault)], number
         agent.layout.prune.touch()
         agent.once()
@@ -571,7 +572,7 @@ def test_a_kill_at_every_call_of_a_pass(tmp_path: Path, call: str) -> None:
         shutil.rmtree(agent.root)
         if not killed:
             return
-    raise AssertionError(f"more than 400 times {call}")
+    raise AssertionError("more than 400 calls")
 
 
 # The daemon

@@ -111,17 +111,14 @@ class Zygote:
         cwd: Path | str = "",
         env: Mapping[str, str] | None = None,
         session: bool = False,
-        held: bool = False,
         nursery: Zygote | None = None,
     ) -> Forked:
-        """``python WORDS``, with these of our files under these numbers. ``held``: it stops itself just before that.
-
-        With a ``nursery`` a daemon's workers are forked there.
-        """
+        """``python WORDS``, with these of our files under these numbers. With a ``nursery`` a daemon's workers are
+        forked there."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         env = dict(self._surroundings(env))
         job = {"words": list(words), "cwd": str(cwd) or os.getcwd(), "env": env, "numbers": list(fds),
-               "session": session, "held": held, "nursery": nursery is not None}  # fmt: skip
+               "session": session, "nursery": nursery is not None}  # fmt: skip
         sent = [theirs.fileno(), *fds.values(), *([nursery.link().fileno()] if nursery else [])]
         self.link().sendmsg(
             [json.dumps(job).encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", sent))]
@@ -249,9 +246,6 @@ def become(job: dict[str, Any], fds: list[int]) -> None:
         setattr(sys, f"__{name}__", new)
     if job["nursery"]:
         _fork_workers(Zygote("worker", socket.socket(fileno=MOST_FILES - 1)))
-    if job["held"]:
-        _let_trace()
-        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _reset_signals() -> None:
@@ -262,13 +256,6 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _let_trace() -> None:
-    """Let any process of this user attach to this one, where Yama would allow that to its ancestors only."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # PR_SET_PTRACER, PR_SET_PTRACER_ANY
 
 
 def _fork_workers(nursery: Zygote) -> None:

@@ -167,6 +167,8 @@ class Inbox:
         # the rename itself renews the time of the status change
         if identity_of(os.lstat(folder.claimed))[:3] != arrival.identity[:3] and self._give_back(folder, arrival.path):
             return None
+        if arrival.attachments:  # without the command they would be nobody's
+            sync_dir(folder.path)
         for attachment in arrival.attachments:
             with suppress(OSError):  # gone since the scan: the command is answered that it did not arrive
                 os.rename(attachment, folder.attachments / attachment.name)
