@@ -98,9 +98,8 @@ class House:
     def mend(self) -> None:
         """Build the list of runs anew where it is damaged, or somebody removed it."""
         if self.trouble.damaged or self.index.is_lost():
-            self.index.renew()
-            recovery.recover(self._layout, self.index)
-            self.index.commit()
+            self.trouble.damaged = True  # until all of it is done
+            recovery.renew_index(self._layout, self.index)
             self.trouble.damaged = False
             self._journal.tell("index", what="the list of runs was damaged or gone, and is built anew")
 
@@ -110,7 +109,8 @@ class House:
         self._wake("push")
 
     def close(self) -> None:
-        """End the workers, and close what is open."""
+        """End what goes on, and close what is open."""
+        self.keeper.close()
         self._journal.unheard_by(self.push.hear)
         self.workers.close()
         self.book.close()

@@ -1,6 +1,7 @@
 """When retention does its work, and who: the daemon once a day on a thread of its own, or a person: ``fsagent prune``.
 
 The daemon's pass takes at most a fifth of one processor's time, in steps of some milliseconds, so commands do not wait.
+On the same thread, and in the same manner, it builds the index anew for ``fsagent doctor --rebuild``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -149,27 +151,29 @@ class Keeper:
         self._next_try = 0.0
 
     def look(self) -> None:
-        """Begin a pass if one is due, or somebody asked for it. One that failed is tried again after an hour."""
+        """Begin what is due, or somebody asked for. A pass of retention that failed is tried again after an hour."""
         if self.busy() or self._ending.is_set():
             return
-        asked = self._layout.prune.exists()
-        if asked or (time.monotonic() >= self._next_try and self._is_due()):
+        due = time.monotonic() >= self._next_try and self._is_due()
+        jobs = [self._rebuild] if is_asked(self._layout.rebuild) else []
+        jobs += [self._prune] if due or self._layout.prune.exists() else []
+        if jobs:
             self._busy = True
-            self._thread = threading.Thread(target=self._pass, name="keeper", daemon=True)
+            self._thread = threading.Thread(target=self._work, args=(jobs,), name="keeper", daemon=True)
             self._thread.start()
 
     def busy(self) -> bool:
-        """True while a pass goes on."""
+        """True while it works."""
         return self._busy
 
     def wait(self, seconds: float) -> bool:
-        """Wait until no pass goes on; False if one still does."""
+        """Wait until it does not; False if it still does."""
         if self._thread:
             self._thread.join(seconds)
         return not self._busy
 
     def close(self) -> None:
-        """End a pass that goes on, at its next step."""
+        """End what goes on, at its next step."""
         self._ending.set()
         if self._thread:
             self._thread.join()
@@ -184,28 +188,41 @@ class Keeper:
                 return False
         return abs(now - last.time) >= EVERY
 
-    def _pass(self) -> None:
+    def _work(self, jobs: Sequence[Callable[[], None]]) -> None:
         with suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux: of this thread alone
         self._rested = time.thread_time()
-        self._next_try = time.monotonic() + RETRY_AFTER
         try:
-            self._carry_out()
-            with suppress(OSError):
-                self._layout.prune.unlink(missing_ok=True)
+            for job in jobs:
+                job()
         except _Ended:
             pass  # who asked for it is served by the next daemon
         finally:
             self._busy = False
             self._wake("keeper")
 
-    def _carry_out(self) -> None:
+    def _prune(self) -> None:
+        self._next_try = time.monotonic() + RETRY_AFTER
         try:
             for _ in carry_out(self._layout, self._settings(), self._index, self._journal, self._now(), self._breathe):
                 pass
             self._next_try = 0.0
         except (OSError, sqlite3.Error) as error:
             self._journal.tell("error", error=str(error) or repr(error))
+        with suppress(OSError):
+            self._layout.prune.unlink(missing_ok=True)
+
+    def _rebuild(self) -> None:
+        from fsagent.recovery import renew_index
+
+        try:
+            count = renew_index(self._layout, self._index, self._breathe)
+            self._journal.tell("index", what=f"the list of {count} runs is built anew, as somebody asked for")
+            self._layout.rebuild.unlink(missing_ok=True)
+        except (OSError, sqlite3.Error) as error:
+            self._journal.tell("error", error=str(error) or repr(error))
+            with suppress(OSError):
+                write_atomic(self._layout.rebuild, (str(error) or repr(error)).encode("utf-8", "replace"))
 
     def _breathe(self) -> None:
         worked = time.thread_time() - self._rested
@@ -213,6 +230,14 @@ class Keeper:
             if self._ending.wait(worked * _REST):
                 raise _Ended
             self._rested = time.thread_time()
+
+
+def is_asked(wish: Path) -> bool:
+    """True where somebody asks for something by this file, and was not answered yet, which would stand in it."""
+    try:
+        return not os.stat(wish).st_size
+    except FileNotFoundError:
+        return False
 
 
 def _never() -> None:

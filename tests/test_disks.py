@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fsagent.doctor import examine
+from fsagent.faces import door
 from harness import Agent, wait_for
 
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\nscan_interval: 2s\n"
@@ -263,7 +264,8 @@ def test_a_list_of_runs_that_is_no_good_is_built_anew(tmp_path: Path, harm: str)
         for number in range(3):
             agent.drop(f"{number}.md", f"Log {number} to log.txt")
             agent.result(f"{number}.md")
-        wait_for(lambda: len(agent.runs()) == 3, "they are listed")
+        door.hand_in(agent.layout, b"---\nnot_before: 2099-01-01 00:00\n---\nLog never to log.txt", door.Caller("cli"))
+        wait_for(lambda: len(agent.runs()) == 4, "they are listed, and the one that waits, too")
         if harm == "removed":
             agent.layout.index.unlink()
         else:
@@ -274,8 +276,8 @@ def test_a_list_of_runs_that_is_no_good_is_built_anew(tmp_path: Path, harm: str)
         agent.drop("3.md", "Log 3 to log.txt")
         agent.result("3.md", SOON)
         wait_for(lambda: "is built anew" in agent.output(), "it is told", SOON)
-        wait_for(lambda: len(agent.runs()) == 4, "all are listed again", SOON)
-        assert [run.status for run in agent.runs()] == ["done"] * 4
+        wait_for(lambda: len(agent.runs()) == 5, "all are listed again", SOON)
+        assert sorted(run.status for run in agent.runs()) == ["done"] * 4 + ["waiting"]
         assert (agent.root / "log.txt").read_text() == "0\n1\n2\n3\n"
         wait_for(lambda: not _need(agent), "nothing is wrong any more", SOON)
         assert not list(examine(agent.layout).faults)

@@ -336,6 +336,10 @@ def test_a_daemon_that_stands_by_touches_nothing_says_so_and_refuses_what_would_
         done = two.cli(*words)
         assert done.returncode == 1
         assert f"is run by {name}, not on this machine" in done.stderr
+    for words, code, why in ((["prune"], 1, "this host does not"), (["doctor", "--rebuild"], 11, "stands by")):
+        done = two.cli(*words)
+        assert done.returncode == code
+        assert why in done.stderr
     with pytest.raises(ConflictError, match="not on this machine"):
         door.run_task(two.layout, "each", door.Caller("mcp"))
     assert two.stop() == 0

@@ -28,7 +28,9 @@ def prune(root: Path, as_json: bool, dry_run: bool) -> None:
     from datetime import UTC, datetime
 
     from fsagent.config import load_settings
+    from fsagent.errors import ConflictError
     from fsagent.keeper import alone
+    from fsagent.workspace.hosts import owner_elsewhere
     from fsagent.workspace.layout import make_places, open_workspace
     from fsagent.workspace.status import daemon_runs
 
@@ -37,6 +39,12 @@ def prune(root: Path, as_json: bool, dry_run: bool) -> None:
     if dry_run:
         _tell(_planned(layout, settings), "would go", as_json)
         return
+    owner = owner_elsewhere(layout)
+    if owner:
+        why = (
+            f"the agent in this folder is run by {owner.host}, which removes what need not be kept; this host does not"
+        )
+        raise ConflictError(why)
     make_places(layout)
     if daemon_runs(layout):
         _ask(layout, as_json)
