@@ -231,6 +231,7 @@ class Duty:
                 *self._house.purse.lines(),
                 *self._house.push.trouble(),
                 *self._companions(),
+                *self._house.keeper.trouble(),
             ],
             answers=traffic.parking.trouble(),
             scan_seconds=self._scan_seconds,

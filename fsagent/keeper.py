@@ -22,9 +22,10 @@ from msgspec import Struct
 
 from fsagent.config import Settings
 from fsagent.files.atomic import read_file, write_atomic
+from fsagent.keepsettings import KeepSettings, format_size
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
-from fsagent.workspace.layout import Layout
+from fsagent.workspace.layout import PLACES, Layout
 
 if TYPE_CHECKING:
     from fsagent.retention import Item
@@ -94,7 +95,7 @@ def carry_out(
     layout: Layout, settings: Settings, index: Index, journal: Journal, now: datetime, pause: Callable[[], None]
 ) -> Iterator[Item]:
     """One pass; each thing is told when it is gone. What went is journaled. Raises ``OSError``, ``sqlite3.Error``."""
-    from fsagent.oldrecords import lone_files, old_months, remove_lone, remove_month
+    from fsagent.oldrecords import lone_files, old_months, records_over, remove_lone, remove_month
     from fsagent.retention import Retention
 
     counted = counted_from(layout, now)
@@ -122,12 +123,32 @@ def carry_out(
             if place != "journal":  # each of its months is told by a record of its own
                 journal.append("removed", place=place, count=counts[place], bytes=sizes[place])
     over = {place: size for place, size in sorted(retention.totals.items()) if retention.over(place)}
+    over |= records_over(layout, settings.keep)
     for place, size in over.items():
-        why = f"what is left ended less than {settings.keep.unread} ago, is needed, or is not as the daemon left it"
-        journal.append("too much", place=place, bytes=size, why=why)
+        journal.append("too much", place=place, bytes=size, why=_why_left(place, settings.keep))
     gone = {place: Gone(counts[place], sizes[place]) for place in sorted(counts)}
     done = LastPass(time=now, counted=counted, gone=gone, over=over)
     write_atomic(layout.kept, msgspec.json.encode(done) + b"\n", durable=False)
+
+
+def too_large(settings: Settings, last: LastPass | None) -> list[str]:
+    """Which places the newest pass left larger than the settings of now allow, why, and what to do, in sentences."""
+    lines = []
+    for place, size in last.over.items() if last else ():
+        limit = getattr(settings.keep, place).size
+        if size > limit:
+            name = f"{place}/" if place in PLACES else f".fsagent/{place}/"
+            lines.append(
+                f"{name} takes {format_size(size)}, more than {limit} (keep.{place}.size): "
+                f"{_why_left(place, settings.keep)}. Raise the limit, or make room by hand, then say 'fsagent prune'."
+            )
+    return lines
+
+
+def _why_left(place: str, keep: KeepSettings) -> str:
+    if place in ("journal", "usage"):
+        return "its newest three months stay"
+    return f"what is left ended less than {keep.unread} ago (keep.unread), is needed, or is not as the daemon left it"
 
 
 class Keeper:
@@ -144,6 +165,7 @@ class Keeper:
     ) -> None:
         self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
         self._now, self._wake = now, wake
+        self._last = last_pass(layout)
         self._thread: threading.Thread | None = None
         self._busy = False
         self._ending = threading.Event()
@@ -161,6 +183,10 @@ class Keeper:
             self._busy = True
             self._thread = threading.Thread(target=self._work, args=(jobs,), name="keeper", daemon=True)
             self._thread.start()
+
+    def trouble(self) -> list[str]:
+        """Which places are too large and stay so, in words. Asks no disk."""
+        return too_large(self._settings(), self._last)
 
     def busy(self) -> bool:
         """True while it works."""
@@ -207,6 +233,8 @@ class Keeper:
             for _ in carry_out(self._layout, self._settings(), self._index, self._journal, self._now(), self._breathe):
                 pass
             self._next_try = 0.0
+            self._last = last_pass(self._layout)
+            self._wake("status")
         except (OSError, sqlite3.Error) as error:
             self._journal.tell("error", error=str(error) or repr(error))
         with suppress(OSError):

@@ -29,7 +29,7 @@ def prune(root: Path, as_json: bool, dry_run: bool) -> None:
 
     from fsagent.config import load_settings
     from fsagent.errors import ConflictError
-    from fsagent.keeper import alone
+    from fsagent.keeper import alone, last_pass, too_large
     from fsagent.workspace.hosts import owner_elsewhere
     from fsagent.workspace.layout import make_places, open_workspace
     from fsagent.workspace.status import daemon_runs
@@ -50,6 +50,8 @@ def prune(root: Path, as_json: bool, dry_run: bool) -> None:
         _ask(layout, as_json)
     else:
         _tell(alone(layout, settings, lambda: datetime.now(UTC)), "went", as_json)
+    for line in too_large(settings, last_pass(layout)):
+        click.echo(line, err=as_json)
 
 
 def _planned(layout: Layout, settings: Settings) -> Iterator[Item]:
