@@ -21,6 +21,7 @@ from fsagent.extensions import unknown_names
 from fsagent.files.names import duplicate_of, is_command_copy
 from fsagent.keeper import is_asked
 from fsagent.model import Fault, Run
+from fsagent.ownercheck import check_owner_file
 from fsagent.reporter import server_troubles
 from fsagent.runner import Runner
 from fsagent.syncclients import sync_faults
@@ -60,7 +61,7 @@ class Report(Struct, frozen=True):
 
 
 def examine(layout: Layout) -> Report:
-    """Check settings, soul, tokens, approvals, tasks, commands, journal, usage, runs and index.
+    """Check settings, owner, soul, tokens, approvals, tasks, commands, journal, usage, runs and index.
 
     A daemon may run meanwhile.
     """
@@ -77,6 +78,8 @@ def examine(layout: Layout) -> Report:
     held, why = standing(settings)
     if why:
         faults.append(Fault(FILE, why, *place_of(layout.settings, ("sandbox",))))
+    owner_faults, owner = check_owner_file(layout, settings, datetime.now(UTC))
+    faults += owner_faults
     why = Soul(layout.soul, layout.locks / "soul.lock").read()[1]
     if why:
         faults.append(Fault("soul.md", why.removeprefix("soul.md ").removeprefix("soul.md: ")))
@@ -98,7 +101,8 @@ def examine(layout: Layout) -> Report:
     looked += f" ({torn} torn by a crash, with nothing lost around)" if torn else ""
     found = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no faults"
     held = f"; sandbox of programs: {held}" if held else ""
-    return Report(faults, f"{found}; looked at settings, soul, {looked}{held}")
+    elsewhere = f"; the agent in this folder is run by {owner}, not here" if owner else ""
+    return Report(faults, f"{found}; looked at settings, soul, {looked}{held}{elsewhere}")
 
 
 def rebuild(layout: Layout) -> str:

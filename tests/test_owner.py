@@ -20,6 +20,8 @@ from fsagent.daemon import Daemon
 from fsagent.errors import ConflictError
 from fsagent.faces import door
 from fsagent.files.fields import Duration
+from fsagent.files.locks import lock
+from fsagent.ownercheck import check_owner_file
 from fsagent.ownership import MISSING_FOR, Ownership
 from fsagent.standby import hand_back
 from fsagent.workspace.create import init_workspace
@@ -29,6 +31,7 @@ from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.owner import Claim, read_claim, strongest
 from fsagent.workspace.runs import RunFolder, new_run_id
+from fsagent.workspace.status import DAEMON_LOCK
 from harness import Agent, wait_for
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
@@ -280,6 +283,36 @@ def test_of_claims_the_same_one_counts_in_every_order() -> None:
     assert strongest() is None
 
 
+def told(host: Host, now: datetime) -> str:
+    """What doctor says of the file, and of who runs the agent."""
+    faults, owner = check_owner_file(host.layout, host.settings, now)
+    return "\n".join([*map(str, faults), owner])
+
+
+def test_doctor_tells_what_is_wrong_with_the_file(hosts: Callable[..., tuple[Host, Host]]) -> None:
+    one, two = hosts()
+    name, later = os.uname().nodename, NOW + timedelta(days=3)
+    assert told(one, NOW) == ""
+    assert told(two, NOW) == f"{name} (since 2026-11-27 12:00:01)"
+    assert told(one, later) == "", "no daemon runs there, and none needs to"
+    assert f"owner.md: renewed: tells nothing of {name} since 2026-11-27 12:00" in told(two, later)
+    with lock(one.layout.locks / DAEMON_LOCK, 0):
+        assert "was not renewed since 2026-11-27 12:00, though the daemon here should" in told(one, later)
+    two.settings = Settings(timezone="UTC", take_over_after=Duration(3600))
+    assert "tells nothing of" in told(two, NOW + timedelta(hours=2))
+    for host in (one, two):
+        assert f"was written by {name} 1h" in told(host, NOW - timedelta(hours=1))
+    for host, words in ((one, "writes it anew"), (two, f"as far as this host knows, {name} runs the agent")):
+        host.layout.owner.write_text("---\nhost: [\n")
+        assert words in told(host, NOW)
+        assert "owner.md:" in told(host, NOW)
+    for host, words in ((one, "'fsagent run' writes it again"), (two, "does the folder sync?")):
+        host.layout.owner.unlink()
+        assert "owner.md: is missing" in told(host, NOW)
+        assert words in told(host, NOW)
+    assert told(Host(one.layout.root.parent / "three"), NOW) == "", "nobody owns it yet"
+
+
 # Real daemons
 
 
@@ -336,6 +369,7 @@ def test_a_daemon_that_stands_by_touches_nothing_says_so_and_refuses_what_would_
         done = two.cli(*words)
         assert done.returncode == 1
         assert f"is run by {name}, not on this machine" in done.stderr
+    assert f"the agent in this folder is run by {name}" in two.cli("doctor").stdout
     for words, code, why in ((["prune"], 1, "this host does not"), (["doctor", "--rebuild"], 11, "stands by")):
         done = two.cli(*words)
         assert done.returncode == code
