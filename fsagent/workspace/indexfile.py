@@ -8,9 +8,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from fsagent.files.mounts import kind_of
 from fsagent.workspace.indexschema import REMOVED, RUNS, TEXTS, VERSION
 
-_TAILS = ("-wal", "-shm")
+_TAILS = ("-wal", "-shm", "-journal")
+_COPIES_ON_WRITE = {"bcachefs", "btrfs"}
 _SEARCH_MODULE = "fts5"
 
 
@@ -36,7 +38,8 @@ def prepare(db: sqlite3.Connection, path: Path, *, write: bool) -> bool:
     if not empty and found != ours and (write or found != -ours):
         raise IndexVersionError(f"{path.name} has version {found}, this fsagent needs {ours}")
     if write:
-        db.execute("PRAGMA journal_mode=WAL")
+        # WAL maps a file. Where writing to a page that is mapped takes new room, a full disk would end us with SIGBUS.
+        db.execute(f"PRAGMA journal_mode={'TRUNCATE' if kind_of(path.parent) in _COPIES_ON_WRITE else 'WAL'}")
         db.execute("PRAGMA synchronous=OFF")
     if empty:
         texts = TEXTS if searches else ""
