@@ -24,12 +24,13 @@ from fsagent.keeper import alone, carry_out, last_pass, plan
 from fsagent.recovery import open_index, rebuild_index, recover
 from fsagent.retention import Item
 from fsagent.workspace.create import init_workspace
-from fsagent.workspace.journal import Journal, read_records
+from fsagent.workspace.journal import Journal
 from fsagent.workspace.journalcheck import check_journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import Envelope, make_folder
 from harness import Agent, wait_for
+from journals import read_records
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
