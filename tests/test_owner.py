@@ -283,6 +283,24 @@ def test_of_claims_the_same_one_counts_in_every_order() -> None:
     assert strongest() is None
 
 
+def test_conflict_copies_of_what_only_daemons_write_are_tidied_away_and_no_others(tmp_path: Path) -> None:
+    host = Host(tmp_path / "one").open()
+    root, mark = host.layout.root, ".sync-conflict-20261127-120000-ABCDEFG.md"
+    (root / f"soul{mark}").write_text("mine")
+    (root / f"status{mark}").symlink_to(root / "soul.md")
+    for round_ in range(3):
+        (root / f"owner{mark}").write_text("old")
+        os.utime(root, (round_, round_))  # as if the clock stood still between two looks
+        host.ownership.tidy(thorough=False)
+        assert not (root / f"owner{mark}").exists()
+    (root / f"owner{mark}").write_text("in the same moment as the look before")
+    os.utime(root, (2, 2))
+    host.ownership.tidy(thorough=False)
+    host.ownership.tidy(thorough=True)
+    assert sorted(path.name for path in root.glob("*sync-conflict*")) == [f"soul{mark}", f"status{mark}"]
+    assert host.events.count("tidied") == 4
+
+
 def told(host: Host, now: datetime) -> str:
     """What doctor says of the file, and of who runs the agent."""
     faults, owner = check_owner_file(host.layout, host.settings, now)
