@@ -18,7 +18,7 @@ from fsagent import recovery
 from fsagent.config import Settings
 from fsagent.daemon import Daemon
 from fsagent.errors import ConflictError
-from fsagent.faces import door
+from fsagent.faces import approvals, door
 from fsagent.files.fields import Duration
 from fsagent.files.locks import lock
 from fsagent.ownercheck import check_owner_file
@@ -449,6 +449,43 @@ def test_a_take_over_repeats_no_slot_that_may_have_run_elsewhere(pair: tuple[Age
     assert not [run for run in two.runs() if run.slot and run.slot <= begun.since]
     wait_for(lambda: two.once() and (two.root / "often.txt").exists(), "it goes on there")
     assert not (two.root / "once.txt").exists()
+
+
+@pytest.mark.timeout(180)
+def test_a_question_of_the_owner_before_is_told_and_its_answer_counts_when_that_one_owns_again(
+    pair: tuple[Agent, Agent],
+) -> None:
+    one, two = pair
+    one.layout.settings.write_text(ENDLESS + "tools: {write: ask}\n")
+    one.start()
+    one.drop("asks.md", "---\nsteps: [{write: {path: asked.txt, text: x}}]\n---\n")
+    (question,) = wait_for(lambda: list(one.layout.approvals.glob("*.md")), "it asks")
+    synced = two.layout.approvals / question.name
+    shutil.copy2(question, synced)
+    two.start()
+    assert "goes on" in two._run((), ["run", str(two.root), "--take-over"], {}).stdout
+    give(two, one)
+    wait_for(lambda: "standing by" in one.output(), "the first one yields")
+    needs = f"approvals/{question.name} asks for a run that is not on this machine. A tick in it counts on the machine"
+    wait_for(lambda: needs in two.status().partition("## Needs you")[2], "the new owner says so")
+    (asked,) = approvals.list_approvals(one.layout)
+    for agent, why in ((two, "asks for a run that is not on this machine"), (one, "is run by")):
+        done = agent.cli("approve", asked.id)
+        assert why in done.stderr
+        assert done.returncode == 1
+    assert needs in two.cli("doctor").stdout.replace(": asks", " asks")
+    synced.write_text(synced.read_text().replace("- [ ] approve once", "- [x] approve once"))
+    shutil.copy2(synced, question)
+    one.drop("honest.md", "What is my name?")
+    shutil.copy2(one.layout.inbox / "honest.md", two.layout.inbox / "honest.md")
+    two.result("honest.md")
+    assert synced.exists(), "nobody touches it"
+    assert question.exists()
+    assert not (two.root / "asked.txt").exists()
+    assert not (one.root / "asked.txt").exists()
+    one._run((), ["run", str(one.root), "--take-over"], {})
+    assert one.result("asks.md")["status"] == "done"
+    assert (one.root / "asked.txt").read_text() == "x"
 
 
 def test_no_tool_writes_the_file_and_it_is_no_command(pair: tuple[Agent, Agent]) -> None:
