@@ -56,7 +56,7 @@ def _missing(best: Claim, *, ours: bool) -> str:
 def _times(seen: Claim, settings: Settings, now: datetime, *, writes: bool, ours: bool) -> list[Fault]:
     """What its times tell of the clocks, and of a daemon that should write it."""
     ahead = (max(seen.renewed, seen.started) - now).total_seconds()
-    if ahead > AHEAD:
+    if ahead > AHEAD and not ours:
         why = f"was written by {seen.host} {format_duration(int(ahead))} from now: set the clocks of both machines"
         return [Fault(OWNER_FILE, why, field="renewed")]
     silence = float(settings.take_over_after) or SILENT
