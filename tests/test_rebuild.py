@@ -130,6 +130,26 @@ def test_a_rebuild_that_was_cut_short_leaves_the_old_index_and_hinders_no_later_
     assert rows(agent.layout) == before
 
 
+def test_a_rebuild_that_a_kill_cut_short_is_done_by_the_next_daemon(agent: Agent) -> None:
+    before, fresh = rows(agent.layout), agent.layout.index.with_name("index.sqlite3.new")
+    agent.start()
+    try:
+        agent.layout.rebuild.write_bytes(b"")
+        wait_for(fresh.exists, "it has begun")
+        agent.kill()
+        assert set(before) <= set(rows(agent.layout)), "its tasks may have run meanwhile"
+        agent.start()
+        wait_for(lambda: not agent.layout.rebuild.exists(), "it is done")
+        assert agent.stop() == 0
+    finally:
+        agent.close()
+    after = rows(agent.layout)
+    assert set(before) <= set(after)
+    assert not fresh.exists()
+    rebuild_index(agent.layout)
+    assert rows(agent.layout) == after
+
+
 def test_a_rebuild_beside_a_daemon_takes_nothing_from_the_list(tmp_path: Path) -> None:
     """Again and again while commands run; one waits for a person all the time, one for its time."""
     agent, drops = Agent(tmp_path / "ws", SETTINGS), 60
