@@ -9,17 +9,19 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
 
 from fsagent.config import FILE, Settings, load_settings, place_of
-from fsagent.errors import AlreadyRunningError, DocumentError, SettingsError
+from fsagent.errors import AlreadyRunningError, DocumentError, FsagentError, SettingsError
 from fsagent.extensions import unknown_names
 from fsagent.files.names import duplicate_of, is_command_copy
-from fsagent.model import Fault
+from fsagent.keeper import is_asked
+from fsagent.model import Fault, Run
+from fsagent.ownercheck import check_owner_file
 from fsagent.reporter import server_troubles
 from fsagent.runner import Runner
 from fsagent.syncclients import sync_faults
@@ -28,15 +30,17 @@ from fsagent.tools.sandbox import standing
 from fsagent.workspace.allowed import Allowances
 from fsagent.workspace.approvals import explain_stray, names
 from fsagent.workspace.commands import read_command
+from fsagent.workspace.hosts import owner_elsewhere
 from fsagent.workspace.inbox import Inbox
-from fsagent.workspace.index import Index, IndexVersionError
+from fsagent.workspace.index import Index
+from fsagent.workspace.indexfile import IndexVersionError
 from fsagent.workspace.journalcheck import check_journal
 from fsagent.workspace.layout import MACHINE_PLACES, PLACES, Layout, make_places
 from fsagent.workspace.pins import PinBook
 from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.soul import Soul
-from fsagent.workspace.status import DAEMON_LOCK, read_snapshot
+from fsagent.workspace.status import DAEMON_LOCK, daemon_runs
 from fsagent.workspace.taskfolder import TaskFolder
 from fsagent.workspace.tasks import conflict_copies
 from fsagent.workspace.taskstates import read_states
@@ -44,6 +48,9 @@ from fsagent.workspace.tokens import Tokens
 from fsagent.workspace.usage import read_spent_file, usage_files
 
 _REBUILD = "; 'fsagent doctor --rebuild' builds it anew"
+_PATIENCE = 3600.0
+_COMMITTED = 5.0
+"""So many seconds after a run has ended at the most the daemon has it in the index for others, however busy it is."""
 
 
 class Report(Struct, frozen=True):
@@ -54,7 +61,7 @@ class Report(Struct, frozen=True):
 
 
 def examine(layout: Layout) -> Report:
-    """Check settings, soul, tokens, approvals, tasks, commands, journal, usage, runs and index.
+    """Check settings, owner, soul, tokens, approvals, tasks, commands, journal, usage, runs and index.
 
     A daemon may run meanwhile.
     """
@@ -71,6 +78,8 @@ def examine(layout: Layout) -> Report:
     held, why = standing(settings)
     if why:
         faults.append(Fault(FILE, why, *place_of(layout.settings, ("sandbox",))))
+    owner_faults, owner = check_owner_file(layout, settings, datetime.now(UTC))
+    faults += owner_faults
     why = Soul(layout.soul, layout.locks / "soul.lock").read()[1]
     if why:
         faults.append(Fault("soul.md", why.removeprefix("soul.md ").removeprefix("soul.md: ")))
@@ -92,26 +101,54 @@ def examine(layout: Layout) -> Report:
     looked += f" ({torn} torn by a crash, with nothing lost around)" if torn else ""
     found = f"{len(faults)} fault{'s' * (len(faults) != 1)}" if faults else "no faults"
     held = f"; sandbox of programs: {held}" if held else ""
-    return Report(faults, f"{found}; looked at settings, soul, {looked}{held}")
+    elsewhere = f"; the agent in this folder is run by {owner}, not here" if owner else ""
+    return Report(faults, f"{found}; looked at settings, soul, {looked}{held}{elsewhere}")
 
 
 def rebuild(layout: Layout) -> str:
     """Build the index anew from the runs' folders; gives in words what came of it.
 
-    No daemon may run, for it has the old one open: raises ``AlreadyRunningError``.
+    A daemon that is on duty does it itself, and goes on meanwhile. Raises ``AlreadyRunningError`` where one only stands
+    by, and ``FsagentError`` where a daemon could not.
     """
     from fsagent.files.locks import lock
     from fsagent.recovery import rebuild_index
 
+    end = time.monotonic() + _PATIENCE
+    while daemon_runs(layout):
+        if owner_elsewhere(layout):
+            raise AlreadyRunningError(f"a daemon stands by on {layout.root}; stop it first", 0)
+        if _by_the_daemon(layout, end):
+            with closing(Index(layout.index, write=False)) as index:
+                return _built(index.count())
     make_places(layout)
     try:
         with lock(layout.locks / DAEMON_LOCK, 0):
             count = rebuild_index(layout)
+            layout.rebuild.unlink(missing_ok=True)
+            return _built(count)
     except TimeoutError:
-        snapshot = read_snapshot(layout)
-        pid = snapshot.pid if snapshot else 0
-        why = f"a daemon runs on {layout.root} (pid {pid or 'unknown'}) and writes the index; stop it first"
-        raise AlreadyRunningError(why, pid) from None
+        raise AlreadyRunningError(f"a daemon has just been started on {layout.root}; say it again", 0) from None
+
+
+def _by_the_daemon(layout: Layout, end: float) -> bool:
+    """Have the daemon do it, and wait; False where it ended before it did."""
+    layout.rebuild.write_bytes(b"")
+    while is_asked(layout.rebuild):
+        if time.monotonic() > end:
+            raise FsagentError("the daemon is still at it; its log says when it is done")
+        if not daemon_runs(layout):
+            return False
+        time.sleep(0.05)  # it takes seconds: to start watching would gain nothing
+    try:
+        why = layout.rebuild.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return True
+    layout.rebuild.unlink(missing_ok=True)
+    raise FsagentError(f"the daemon could not build the index anew ({why})")
+
+
+def _built(count: int) -> str:
     return f"the index was built anew from the folders in .fsagent/runs; it lists {count} runs"
 
 
@@ -202,8 +239,12 @@ def _runs(layout: Layout) -> tuple[int, list[Fault]]:
     try:
         with suppress(FileNotFoundError, IndexVersionError):  # the next daemon builds it
             index = Index(layout.index, write=False)
+        others = dict[str, Run]()
         for name in names:
-            faults += _run(layout, name, index)
+            faults += _run(layout, name, index, others)
+        if index:
+            faults += [Fault(f".fsagent/runs/{name}", f"differs from the index{_REBUILD}")
+                       for name in _still_other(layout, index, others)]  # fmt: skip
         lost = sorted(index.runs() - set(names)) if index else []
         if lost and (lost := sorted(set(lost) - set(os.listdir(layout.runs)) - _removed_runs(layout))):
             runs = f"{len(lost)} runs that have no folder, such as" if len(lost) > 1 else "a run that has no folder:"
@@ -217,7 +258,8 @@ def _runs(layout: Layout) -> tuple[int, list[Fault]]:
     return len(names), faults
 
 
-def _run(layout: Layout, name: str, index: Index | None) -> Iterator[Fault]:
+def _run(layout: Layout, name: str, index: Index | None, others: dict[str, Run]) -> Iterator[Fault]:
+    """What is wrong with one folder; a run that the index tells otherwise comes to the ``others``."""
     folder = RunFolder(layout.runs / name)
     summary = folder.summary()
     where = f".fsagent/runs/{name}"
@@ -229,7 +271,17 @@ def _run(layout: Layout, name: str, index: Index | None) -> Iterator[Fault]:
         if not folder.result.exists() or not folder.command.exists():
             yield Fault(where, "is settled but has no result.md or command.md")
         if index and index.get(name) != summary:
-            yield Fault(where, f"differs from the index{_REBUILD}")
+            others[name] = summary
+
+
+def _still_other(layout: Layout, index: Index, others: dict[str, Run]) -> list[str]:
+    """Which of these runs the index still tells otherwise, when a daemon had time to let us see what it put there."""
+    end = time.monotonic() + _COMMITTED
+    while left := [name for name, run in others.items() if index.get(name) != run]:
+        if time.monotonic() > end or not daemon_runs(layout):
+            break
+        time.sleep(0.05)
+    return [name for name in left if (layout.runs / name).is_dir()]
 
 
 def _removed_runs(layout: Layout) -> set[str]:

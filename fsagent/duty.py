@@ -199,7 +199,7 @@ class Duty:
         self._status_due |= seen != self._seen
         self._seen = seen
         make_places(self._layout)
-        self._ownership.tidy()
+        self._ownership.tidy(thorough=thorough)
 
     def _tell(self, sign: bool) -> None:
         """Tell how things are if they changed, or if a ``sign`` of life is due."""
@@ -231,6 +231,7 @@ class Duty:
                 *self._house.purse.lines(),
                 *self._house.push.trouble(),
                 *self._companions(),
+                *self._house.keeper.trouble(),
             ],
             answers=traffic.parking.trouble(),
             scan_seconds=self._scan_seconds,

@@ -106,11 +106,6 @@ class GateKeeper:
             self._ready.append((task, slot, Verdict(False, hopeless, fault=True)))
         self._wake()
 
-    def checking(self, task: str) -> bool:
-        """True while a check of this task is under way, or its verdict waits to be taken."""
-        with self._changed:
-            return task in self._open
-
     def take(self) -> list[tuple[Task, datetime, Verdict]]:
         """The verdicts that are ready, each once."""
         with self._changed:

@@ -104,20 +104,19 @@ class House:
         except sqlite3.DatabaseError as error:
             if not is_damaged(error):
                 raise
-        return self._listed_anew()
+        self._listed_anew()
+        return recovery.recover(self._layout, self.index)
 
     def mend(self) -> None:
         """Build the list of runs anew where it is damaged, or somebody removed it."""
         if self.trouble.damaged or self.index.is_lost():
+            self.trouble.damaged = True  # until all of it is done
             self._listed_anew()
             self.trouble.damaged = False
 
-    def _listed_anew(self) -> list[RunFolder]:
-        self.index.renew()
-        left = recovery.recover(self._layout, self.index)
-        self.index.commit()
+    def _listed_anew(self) -> None:
+        recovery.renew_index(self._layout, self.index)
         self._journal.tell("index", what="the list of runs was damaged or gone, and is built anew")
-        return left
 
     def _told(self, event: str, **fields: Any) -> None:
         """A push failed, or works again: the status shows it."""
@@ -125,7 +124,8 @@ class House:
         self._wake("push")
 
     def close(self) -> None:
-        """End the workers, and close what is open."""
+        """End what goes on, and close what is open."""
+        self.keeper.close()
         self._journal.unheard_by(self.push.hear)
         self.workers.close()
         self.book.close()

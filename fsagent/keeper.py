@@ -1,6 +1,7 @@
 """When retention does its work, and who: the daemon once a day on a thread of its own, or a person: ``fsagent prune``.
 
 The daemon's pass takes at most a fifth of one processor's time, in steps of some milliseconds, so commands do not wait.
+On the same thread, and in the same manner, it builds the index anew for ``fsagent doctor --rebuild``.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,9 +22,10 @@ from msgspec import Struct
 
 from fsagent.config import Settings
 from fsagent.files.atomic import read_file, write_atomic
+from fsagent.keepsettings import KeepSettings, format_size
 from fsagent.workspace.index import Index
 from fsagent.workspace.journal import Journal
-from fsagent.workspace.layout import Layout
+from fsagent.workspace.layout import PLACES, Layout
 
 if TYPE_CHECKING:
     from fsagent.retention import Item
@@ -92,7 +95,7 @@ def carry_out(
     layout: Layout, settings: Settings, index: Index, journal: Journal, now: datetime, pause: Callable[[], None]
 ) -> Iterator[Item]:
     """One pass; each thing is told when it is gone. What went is journaled. Raises ``OSError``, ``sqlite3.Error``."""
-    from fsagent.oldrecords import lone_files, old_months, remove_lone, remove_month
+    from fsagent.oldrecords import lone_files, old_months, records_over, remove_lone, remove_month
     from fsagent.retention import Retention
 
     counted = counted_from(layout, now)
@@ -120,12 +123,32 @@ def carry_out(
             if place != "journal":  # each of its months is told by a record of its own
                 journal.append("removed", place=place, count=counts[place], bytes=sizes[place])
     over = {place: size for place, size in sorted(retention.totals.items()) if retention.over(place)}
+    over |= records_over(layout, settings.keep)
     for place, size in over.items():
-        why = f"what is left ended less than {settings.keep.unread} ago, is needed, or is not as the daemon left it"
-        journal.append("too much", place=place, bytes=size, why=why)
+        journal.append("too much", place=place, bytes=size, why=_why_left(place, settings.keep))
     gone = {place: Gone(counts[place], sizes[place]) for place in sorted(counts)}
     done = LastPass(time=now, counted=counted, gone=gone, over=over)
     write_atomic(layout.kept, msgspec.json.encode(done) + b"\n", durable=False)
+
+
+def too_large(settings: Settings, last: LastPass | None) -> list[str]:
+    """Which places the newest pass left larger than the settings of now allow, why, and what to do, in sentences."""
+    lines = []
+    for place, size in last.over.items() if last else ():
+        limit = getattr(settings.keep, place).size
+        if size > limit:
+            name = f"{place}/" if place in PLACES else f".fsagent/{place}/"
+            lines.append(
+                f"{name} takes {format_size(size)}, more than {limit} (keep.{place}.size): "
+                f"{_why_left(place, settings.keep)}. Raise the limit, or make room by hand, then say 'fsagent prune'."
+            )
+    return lines
+
+
+def _why_left(place: str, keep: KeepSettings) -> str:
+    if place in ("journal", "usage"):
+        return "its newest three months stay"
+    return f"what is left ended less than {keep.unread} ago (keep.unread), is needed, or is not as the daemon left it"
 
 
 class Keeper:
@@ -142,6 +165,7 @@ class Keeper:
     ) -> None:
         self._layout, self._settings, self._journal, self._index = layout, settings, journal, index
         self._now, self._wake = now, wake
+        self._last = last_pass(layout)
         self._thread: threading.Thread | None = None
         self._busy = False
         self._ending = threading.Event()
@@ -149,27 +173,33 @@ class Keeper:
         self._next_try = 0.0
 
     def look(self) -> None:
-        """Begin a pass if one is due, or somebody asked for it. One that failed is tried again after an hour."""
+        """Begin what is due, or somebody asked for. A pass of retention that failed is tried again after an hour."""
         if self.busy() or self._ending.is_set():
             return
-        asked = self._layout.prune.exists()
-        if asked or (time.monotonic() >= self._next_try and self._is_due()):
+        due = time.monotonic() >= self._next_try and self._is_due()
+        jobs = [self._rebuild] if is_asked(self._layout.rebuild) else []
+        jobs += [self._prune] if due or self._layout.prune.exists() else []
+        if jobs:
             self._busy = True
-            self._thread = threading.Thread(target=self._pass, name="keeper", daemon=True)
+            self._thread = threading.Thread(target=self._work, args=(jobs,), name="keeper", daemon=True)
             self._thread.start()
 
+    def trouble(self) -> list[str]:
+        """Which places are too large and stay so, in words. Asks no disk."""
+        return too_large(self._settings(), self._last)
+
     def busy(self) -> bool:
-        """True while a pass goes on."""
+        """True while it works."""
         return self._busy
 
     def wait(self, seconds: float) -> bool:
-        """Wait until no pass goes on; False if one still does."""
+        """Wait until it does not; False if it still does."""
         if self._thread:
             self._thread.join(seconds)
         return not self._busy
 
     def close(self) -> None:
-        """End a pass that goes on, at its next step."""
+        """End what goes on, at its next step."""
         self._ending.set()
         if self._thread:
             self._thread.join()
@@ -184,28 +214,43 @@ class Keeper:
                 return False
         return abs(now - last.time) >= EVERY
 
-    def _pass(self) -> None:
+    def _work(self, jobs: Sequence[Callable[[], None]]) -> None:
         with suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # on Linux: of this thread alone
         self._rested = time.thread_time()
-        self._next_try = time.monotonic() + RETRY_AFTER
         try:
-            self._carry_out()
-            with suppress(OSError):
-                self._layout.prune.unlink(missing_ok=True)
+            for job in jobs:
+                job()
         except _Ended:
             pass  # who asked for it is served by the next daemon
         finally:
             self._busy = False
             self._wake("keeper")
 
-    def _carry_out(self) -> None:
+    def _prune(self) -> None:
+        self._next_try = time.monotonic() + RETRY_AFTER
         try:
             for _ in carry_out(self._layout, self._settings(), self._index, self._journal, self._now(), self._breathe):
                 pass
             self._next_try = 0.0
+            self._last = last_pass(self._layout)
+            self._wake("status")
         except (OSError, sqlite3.Error) as error:
             self._journal.tell("error", error=str(error) or repr(error))
+        with suppress(OSError):
+            self._layout.prune.unlink(missing_ok=True)
+
+    def _rebuild(self) -> None:
+        from fsagent.recovery import renew_index
+
+        try:
+            count = renew_index(self._layout, self._index, self._breathe)
+            self._journal.tell("index", what=f"the list of {count} runs is built anew, as somebody asked for")
+            self._layout.rebuild.unlink(missing_ok=True)
+        except (OSError, sqlite3.Error) as error:
+            self._journal.tell("error", error=str(error) or repr(error))
+            with suppress(OSError):
+                write_atomic(self._layout.rebuild, (str(error) or repr(error)).encode("utf-8", "replace"))
 
     def _breathe(self) -> None:
         worked = time.thread_time() - self._rested
@@ -213,6 +258,14 @@ class Keeper:
             if self._ending.wait(worked * _REST):
                 raise _Ended
             self._rested = time.thread_time()
+
+
+def is_asked(wish: Path) -> bool:
+    """True where somebody asks for something by this file, and was not answered yet, which would stand in it."""
+    try:
+        return not os.stat(wish).st_size
+    except FileNotFoundError:
+        return False
 
 
 def _never() -> None:

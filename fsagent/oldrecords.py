@@ -61,6 +61,13 @@ def old_months(layout: Layout, keep: KeepSettings, now: datetime) -> Iterator[tu
             yield path, Item(place, layout.name(path), size, why + (f" (keep.{place})" if place != "removed" else ""))
 
 
+def records_over(layout: Layout, keep: KeepSettings) -> dict[str, int]:
+    """The kinds of which the months take more than their limit, and how much."""
+    kinds = (("journal", layout.journal, keep.journal), ("usage", layout.usage, keep.usage))
+    sizes = {place: sum(map(_size, folder.glob("????-??.jsonl"))) for place, folder, _ in kinds}
+    return {place: sizes[place] for place, _, kept in kinds if sizes[place] > kept.size}
+
+
 def remove_month(
     layout: Layout, path: Path, item: Item, journal: Journal, index: Index, now: datetime, pause: Callable[[], None]
 ) -> None:

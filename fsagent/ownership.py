@@ -52,6 +52,7 @@ class Ownership:
         self.mine = False
         self.claim: Claim | None = None  # the strongest that is known; None where the file cannot be understood
         self._state: object = _UNKNOWN  # of the file, when it was read last
+        self._tidied: int | None = None  # when the root had changed last, when it was looked through
         self._missing: float | None = None
         self._heard: tuple[Claim | None, float] = (None, 0.0)
 
@@ -108,9 +109,13 @@ class Ownership:
                 book.set_state(name, durable=False, watermark=claim.since, next=None, armed="")
         self._host = keep_host(self._layout, replace(self._host, tasks_of=claim.turn), self._machine)
 
-    def tidy(self) -> None:
+    def tidy(self, *, thorough: bool) -> None:
         """Remove the conflict copies of files that only daemons write, ``owner.md`` and ``status.md``: they say what is
-        past, and nobody reads them."""
+        past, and nobody reads them. Unless ``thorough`` only where a name came or went: a folder may hold many."""
+        changed = os.stat(self._layout.root).st_mtime_ns
+        if changed == self._tidied and not thorough:
+            return
+        self._tidied = changed
         for name in os.listdir(self._layout.root):
             path = self._layout.root / name
             if conflict_of(name) in (OWNER_FILE, self._layout.status.name) and path.is_file() and not path.is_symlink():

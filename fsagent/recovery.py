@@ -10,17 +10,20 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from fsagent.endings import ended_before
 from fsagent.files.atomic import read_file, write_atomic
 from fsagent.trouble import is_damaged
-from fsagent.workspace import results
-from fsagent.workspace.index import Index, IndexVersionError, put_aside
+from fsagent.workspace import indexfile, results
+from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import RunFolder
@@ -38,8 +41,8 @@ def open_index(layout: Layout) -> Index:
     version is thrown away; ``recover`` fills the new one."""
     try:
         index = Index(layout.index, write=True)
-    except IndexVersionError:
-        _remove(layout.index)
+    except indexfile.IndexVersionError:
+        indexfile.remove(layout.index)
         return Index(layout.index, write=True)
     except sqlite3.DatabaseError as error:
         if not is_damaged(error):
@@ -103,10 +106,11 @@ def _unfinished(layout: Layout, index: Index, runs: Iterable[str]) -> set[str]:
             _enlist(index, folder, also_open=True)
             found.add(name)
         elif folder.claimed.exists() or not folder.result.exists():
-            envelope, events = folder.envelope(), folder.events()
-            assert envelope
             results.let_go(folder)
-            results.keep(folder, ended_before(folder, envelope, events).data)
+            envelope = folder.envelope()
+            with suppress(msgspec.ValidationError, StopIteration):  # damaged: doctor tells of it
+                if envelope:
+                    results.keep(folder, ended_before(folder, envelope, folder.events()).data)
     return found
 
 
@@ -117,7 +121,41 @@ def rebuild_index(layout: Layout) -> int:
     it leaves none, and then the next daemon builds it. Raises ``OSError`` and ``sqlite3.Error``.
     """
     fresh = layout.index.with_name(f"{layout.index.name}.new")
-    _remove(fresh)
+    count = _build(layout, fresh, _never)
+    indexfile.remove(layout.index)  # what belongs to the old one must not be taken for a part of the new one
+    os.rename(fresh, layout.index)
+    return count
+
+
+def renew_index(layout: Layout, index: Index, pause: Callable[[], None] | None = None) -> int:
+    """The same for a daemon that goes on meanwhile, from any thread: what it puts into the index is kept. Whoever reads
+    sees the old one or the new one. ``pause`` is called between its small steps, and may wait, or raise to end it.
+
+    Without ``pause`` the index is no good, and begins with an empty file as soon as the new one is built.
+    """
+    fresh = layout.index.with_name(f"{layout.index.name}.{'new' if pause else 'mended'}")
+    try:
+        with index.followed() as since:
+            _build(layout, fresh, pause or _never)
+            if pause is None:
+                index.renew()
+            index.replace(fresh, since)
+    finally:
+        indexfile.remove(fresh)
+    for run in index.open_runs():
+        if not (layout.runs / run).is_dir():  # a claim that was given back while its folder was looked at
+            index.remove(run)
+    index.commit()
+    return index.count()
+
+
+def _never() -> None:
+    """Nobody else waits for it."""
+
+
+def _build(layout: Layout, fresh: Path, pause: Callable[[], None]) -> int:
+    """Make a new index of all that the folders tell; gives how many runs it lists."""
+    indexfile.remove(fresh)
     index = Index(fresh, write=True)
     try:
         take_in_removed(layout, index)
@@ -125,12 +163,10 @@ def rebuild_index(layout: Layout) -> int:
             _enlist(index, RunFolder(layout.runs / name), also_open=True)
             if number % AT_ONCE == 0:
                 index.commit()
-        count = index.count()
+            pause()
+        return index.count()
     finally:
         index.close()
-    _remove(layout.index)  # what belongs to the old one must not be taken for a part of the new one
-    os.rename(fresh, layout.index)
-    return count
 
 
 def take_in_removed(layout: Layout, index: Index) -> None:
@@ -172,13 +208,8 @@ def clear_temporary(layout: Layout, now: datetime) -> None:
 
 
 def _anew(path: Path) -> Index:
-    put_aside(path)
+    indexfile.put_aside(path)
     return Index(path, write=True)
-
-
-def _remove(path: Path) -> None:
-    for tail in ("", "-wal", "-shm"):
-        path.with_name(path.name + tail).unlink(missing_ok=True)
 
 
 def _batched(items: Iterable[_T], size: int) -> Iterator[list[_T]]:

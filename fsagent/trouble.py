@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -257,9 +257,27 @@ def short_of_room(root: Path) -> str:
 
 
 def _reason(layout: Layout, error: Exception) -> int:
-    """The errno that says most. SQLite tells of a full disk as of one with errors where it maps a file."""
+    """The errno that says most. SQLite tells of a full disk as of one with errors where it maps a file, and of a quota
+    that is used up in any case; what the disk says itself is asked for then."""
     number = _errno(error)
-    return errno.ENOSPC if number == errno.EIO and short_of_room(layout.root) else number
+    if number != errno.EIO:
+        return number
+    if short_of_room(layout.root):
+        return errno.ENOSPC
+    return _asked(layout) or number if isinstance(error, sqlite3.Error) else number
+
+
+def _asked(layout: Layout) -> int:
+    """What the disk refuses a small file with; 0 where it takes it."""
+    path = layout.tmp / f"{TEMPORARY_PREFIX}asked-{os.urandom(6).hex()}"
+    try:
+        path.write_bytes(bytes(4096))
+    except OSError as error:
+        return error.errno or 0
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+    return 0
 
 
 def _errno(error: Exception) -> int:

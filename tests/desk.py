@@ -15,10 +15,11 @@ from fsagent.model import Task
 from fsagent.openruns import OpenRuns
 from fsagent.trouble import Trouble
 from fsagent.workspace.create import init_workspace
-from fsagent.workspace.journal import Journal, read_records
+from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, claim_dropped, dropped
 from fsagent.workspace.tasks import TaskBook
+from journals import read_records
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
 

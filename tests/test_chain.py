@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsagent.workspace.chain import HEAD
-from fsagent.workspace.journal import Journal, read_records
+from fsagent.workspace.journal import Journal
 from fsagent.workspace.journalcheck import Finding, check_journal
 from harness import Agent, wait_for
+from journals import read_records
 
 NOW = datetime(2026, 11, 30, 23, 59, 50, tzinfo=UTC)
 

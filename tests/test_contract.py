@@ -17,9 +17,9 @@ from fsagent.files.paths import SafeRoot
 from fsagent.model import Command, Expects, Run, Step, ToolCall, ToolResult, Turn, Usage
 from fsagent.progress import Ending, replay
 from fsagent.workspace.commands import read_command
-from fsagent.workspace.journal import read_records
 from fsagent.workspace.runs import Envelope, RunFolder, drop, new_run_id
 from harness import Agent, wait_for
+from journals import read_records
 from test_rule_of_two import House as RunnerHouse
 from test_rule_of_two import Swayed, does
 

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fsagent.doctor import examine
+from fsagent.faces import door
+from fsagent.workspace.status import read_snapshot
 from harness import Agent, wait_for
 
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\nscan_interval: 2s\n"
@@ -123,6 +126,100 @@ def test_a_full_disk_is_told_and_all_goes_on_when_there_is_room(mounted: Callabl
         assert agent.results() == []
         filler.unlink()
         _all_is_done(agent, names)
+    finally:
+        agent.close()
+
+
+NOBODY = 65534
+AS_NOBODY = [
+    "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+    "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search",  # Python may be root's
+]  # fmt: skip
+
+
+def _limited_ext4(image: Path, place: Path) -> str:
+    """An ext4 on which the user may have 6 MB; gives why that cannot be had here."""
+    if shutil.which("setquota") is None:
+        return "setquota is not installed"
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "quota", "-E", "quotatype=usrquota", image], check=True)
+    if subprocess.run(["mount", "-o", "loop,usrquota", image, place], capture_output=True).returncode:
+        return "this kernel knows no quotas of ext4 (CONFIG_QFMT_V2)"
+    subprocess.run(["setquota", "-u", str(NOBODY), "6000", "6000", "0", "0", place], check=True)
+    return ""
+
+
+def _limited_btrfs(image: Path, place: Path) -> str:
+    """A btrfs that may hold 6 MB beside its own; gives why that cannot be had here."""
+    if shutil.which("mkfs.btrfs") is None:
+        return "mkfs.btrfs is not installed"
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True, capture_output=True)
+    if subprocess.run(["mount", "-o", "loop", image, place], capture_output=True).returncode:
+        return "this kernel has no btrfs"
+    subprocess.run(["btrfs", "quota", "enable", place], check=True)
+    subprocess.run(["btrfs", "qgroup", "limit", "6M", "0/5", place], check=True, capture_output=True)
+    return ""
+
+
+@pytest.fixture(params=[_limited_ext4, _limited_btrfs], ids=["ext4", "btrfs"])
+def limited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk with much room, of which ``NOBODY`` may take little."""
+    image, place = tmp_path / "image", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(128 << 20)
+    place.mkdir()
+    for path in place.parents:
+        if not path.stat().st_mode & 0o001:
+            path.chmod(0o755)
+    why = request.param(image, place)
+    if not why and subprocess.run([*AS_NOBODY, "true"], capture_output=True).returncode:
+        why = "setpriv cannot make us another user"
+    try:
+        if why:
+            pytest.skip(why)
+        shutil.chown(place, NOBODY, NOBODY)
+        yield place
+    finally:
+        if place.is_mount():
+            subprocess.run(["umount", place], check=True)
+
+
+def _beats_no_more(agent: Agent) -> bool:
+    """True where the disk does not even take the sign of life: btrfs needs new room to write over old text."""
+    snapshot = read_snapshot(agent.layout)
+    return bool(snapshot) and (datetime.now(UTC) - snapshot.beat).total_seconds() > 2.5
+
+
+@needs_mounts
+@pytest.mark.timeout(180)
+def test_a_quota_that_is_used_up_is_told_as_such_and_nothing_is_lost(limited: Path, tmp_path: Path) -> None:
+    """A daemon that is not root; what ran when it was used up waits at the very record that was refused."""
+    agent = Agent(limited / "ws", SETTINGS.replace("scan_interval: 2s", "scan_interval: 1s"))
+    names = [f"{number}.md" for number in range(40)]
+    agent.log = tmp_path / "log"  # on another disk
+    subprocess.run(["chown", "-R", f"{NOBODY}:{NOBODY}", agent.root], check=True)
+    filler, said = limited / "filler", f"The disk quota of user nobody on {agent.root} is used up: free some space"
+    fill = "dd bs=64k of=$0 if=/dev/zero; dd bs=1k of=$0 if=/dev/zero oflag=append conv=notrunc"
+    agent.start(AS_NOBODY)
+    try:
+        move = _staged(agent, names)
+        for number in range(3):
+            if number == 1:
+                move()
+            full = subprocess.run([*AS_NOBODY, "sh", "-c", fill, filler], capture_output=True, text=True)
+            assert "Disk quota exceeded" in full.stderr
+            wait_for(lambda: said in agent.cli("health").stdout or _beats_no_more(agent), "it is refused", SOON)
+            filler.unlink()
+            wait_for(lambda: agent.cli("health").stdout == "healthy\n", "it goes on", SOON)
+            wait_for(lambda: not _beats_no_more(agent), "it beats again", SOON)
+        assert said in agent.output()
+        results = {name: agent.result(name, SOON) for name in names}
+        failed = {name for name, result in results.items() if result["status"] != "done"}
+        assert all("Disk quota exceeded" in results[name]["error"] for name in failed)
+        assert sorted((agent.root / "log.txt").read_text().split()) == sorted(set(names) - failed)
+        wait_for(lambda: not _need(agent), "nothing is wrong any more", SOON)
+        assert len(agent.results()) == len(names)
+        assert not list(examine(agent.layout).faults)
+        assert agent.stop() == 0
     finally:
         agent.close()
 
@@ -263,7 +360,8 @@ def test_a_list_of_runs_that_is_no_good_is_built_anew(tmp_path: Path, harm: str)
         for number in range(3):
             agent.drop(f"{number}.md", f"Log {number} to log.txt")
             agent.result(f"{number}.md")
-        wait_for(lambda: len(agent.runs()) == 3, "they are listed")
+        door.hand_in(agent.layout, b"---\nnot_before: 2099-01-01 00:00\n---\nLog never to log.txt", door.Caller("cli"))
+        wait_for(lambda: len(agent.runs()) == 4, "they are listed, and the one that waits, too")
         if harm == "removed":
             agent.layout.index.unlink()
         else:
@@ -274,8 +372,8 @@ def test_a_list_of_runs_that_is_no_good_is_built_anew(tmp_path: Path, harm: str)
         agent.drop("3.md", "Log 3 to log.txt")
         agent.result("3.md", SOON)
         wait_for(lambda: "is built anew" in agent.output(), "it is told", SOON)
-        wait_for(lambda: len(agent.runs()) == 4, "all are listed again", SOON)
-        assert [run.status for run in agent.runs()] == ["done"] * 4
+        wait_for(lambda: len(agent.runs()) == 5, "all are listed again", SOON)
+        assert sorted(run.status for run in agent.runs()) == ["done"] * 4 + ["waiting"]
         assert (agent.root / "log.txt").read_text() == "0\n1\n2\n3\n"
         wait_for(lambda: not _need(agent), "nothing is wrong any more", SOON)
         assert not list(examine(agent.layout).faults)

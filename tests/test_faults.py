@@ -187,5 +187,5 @@ def test_a_fault_is_one_line_in_the_log_and_leaves_nothing_behind(patient: Patie
         begun = [line for line in said.splitlines() if " trouble     " in line and words in line]
         assert begun, f"{words} was never told"
     assert len([line for line in said.splitlines() if " trouble " in line]) < 60, "the log is full of it"
-    wait_for(lambda: "Needs you" not in patient.status(), "nothing is wrong any more")
+    wait_for(lambda: "Needs you" not in patient.agent.status(), "nothing is wrong any more")
     assert not list(examine(patient.layout).faults)

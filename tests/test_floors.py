@@ -71,6 +71,7 @@ FLOORS = {
         "gates",
         "heartbeat",
         "openruns",
+        "ownercheck",
         "ownership",
         "slotjobs",
         "standby",

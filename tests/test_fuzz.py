@@ -31,7 +31,7 @@ from fsagent.model import MAX_DOCUMENT, MAX_FAULT, Question
 from fsagent.timetext import rule_from_text
 from fsagent.workspace import ballot
 from fsagent.workspace.commands import peek, read_command, steps_of
-from fsagent.workspace.journal import end_of, read_after, read_records
+from fsagent.workspace.journal import end_of, read_after
 from fsagent.workspace.runs import Envelope, RunFolder
 from fsagent.workspace.taskfile import read_task
 from fsagent.workspace.taskstates import StateLog, read_states
@@ -94,7 +94,6 @@ def log(raw: bytes, folder: Path) -> None:
     """The state logs: the tasks', the journal, a run's steps, what was used. A bad line costs itself."""
     path = folder / "2026-11.jsonl"
     path.write_bytes(raw)
-    list(read_records(path))
     read_after(folder, "2026-11:0", 50)
     read_after(folder, end_of(folder), 50)
     read_states(path)

@@ -76,6 +76,10 @@ class Porch:
         task = Task(name=name, path=f"tasks/{name}.md", body="b", gates=found, **more)
         self.keeper.check(task, NOON, self.seen.get(name, {}))
 
+    def checking(self, name: str) -> bool:
+        """A check of this task is under way, or its verdict waits to be taken."""
+        return name in self.keeper._open
+
     def took(self, name: str) -> Verdict | None:
         """The verdict on a task, once it is there."""
         for task, slot, verdict in self.keeper.take():
@@ -465,9 +469,9 @@ def test_a_task_is_checked_once_at_a_time(porch: Porch) -> None:
     line = shell("echo x >> count; sleep 0.3")
     for _ in range(3):
         porch.ask("t", line)
-        assert porch.keeper.checking("t")
+        assert porch.checking("t")
     assert wait_for(lambda: porch.took("t"), "a verdict").holds
-    assert not porch.keeper.checking("t")
+    assert not porch.checking("t")
     assert (porch.root / "count").read_text() == "x\n"
 
 
@@ -486,7 +490,7 @@ def test_gates_that_hang_leave_a_place_for_the_others(porch: Porch, monkeypatch:
     for number in range(5):
         assert porch.check(shell("true"), name=f"q{number}").holds
     assert time.monotonic() - began < 10, "nobody waited for those that hang"
-    assert all(porch.keeper.checking(name) for name in hanging)
+    assert all(porch.checking(name) for name in hanging)
 
 
 class DeadDisk(SafeRoot):
@@ -538,7 +542,7 @@ def test_closing_ends_a_program_with_all_it_started(tmp_path: Path) -> None:
     wait_for(lambda: not alive(mark), "all of it is gone")
     assert not porch.keeper.take()
     porch.ask("v", shell("true"))
-    assert not porch.keeper.checking("v")
+    assert not porch.checking("v")
     for pid in alive(mark):
         os.kill(pid, signal.SIGKILL)
 

@@ -159,6 +159,30 @@ def test_a_hard_link_gives_nothing_that_is_outside_away(agent: Agent, outside: P
     assert unmoved(outside)
 
 
+def test_a_backup_that_links_all_files_breaks_no_task(agent: Agent, tmp_path: Path) -> None:
+    """``cp -al`` of the folder: the daemon knew the files when they had one name; another file in their place not."""
+    task, words = agent.layout.tasks / "kept.md", "---\nevery: 1h\n---\nLog {} to kept.txt"
+    task.write_text(words.format("one"))
+    backup, other = tmp_path / "backup", tmp_path / "other.md"
+    other.write_text(words.format("outside"))
+    try:
+        wait_for(lambda: "`kept` every 1h" in agent.status(), "it is known")
+        subprocess.run(["cp", "-al", agent.layout.tasks, backup], check=True)
+        task.write_text("---\nevery: 2h\n---\nLog two to kept.txt")  # in its place, as some editors do
+        wait_for(lambda: "`kept` every 2h" in agent.status(), "it is read")
+        assert "second name" not in agent.status()
+        task.write_text("")
+        wait_for(lambda: "`kept` every" not in agent.status(), "it is none while it is empty")
+        task.write_text(words.format("three"))
+        wait_for(lambda: "`kept` every 1h" in agent.status(), "it is the same file all the time")
+        task.unlink()
+        os.link(other, task)
+        wait_for(lambda: "tasks/kept.md: has a second name" in agent.status(), "another file is not")
+    finally:
+        task.unlink()
+    still_works(agent, "linked")
+
+
 NAMES = {
     "newline": b"two\nlines.md",
     "carriage": b"re\rturn.md",

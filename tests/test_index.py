@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from fsagent.model import Run, Usage
 from fsagent.recovery import open_index, recover
 from fsagent.workspace.create import init_workspace
-from fsagent.workspace.index import TEXTS_AT_ONCE, Index, IndexVersionError, Total
+from fsagent.workspace.index import TEXTS_AT_ONCE, Index, Total
+from fsagent.workspace.indexfile import IndexVersionError
 from fsagent.workspace.indexschema import VERSION
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder, make_folder
@@ -490,7 +491,7 @@ def test_a_text_is_found_by_its_own_words(shared: Index, words: list[str]) -> No
 def test_without_fts5_everything_works_but_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "index.sqlite3"
     with monkeypatch.context() as patch:
-        patch.setattr("fsagent.workspace.index._SEARCH_MODULE", "fts_none")
+        patch.setattr("fsagent.workspace.indexfile._SEARCH_MODULE", "fts_none")
         index = Index(path, write=True)
         put(index, line(1), text="word")
         assert index.recent(5) == [line(1)]

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsagent.workspace.journal import Journal, end_of, open_append, read_after, read_records
+from fsagent.workspace.journal import Journal, end_of, open_append, read_after
+from journals import read_records
 
 NOW = datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC)
 
@@ -89,10 +90,6 @@ def test_what_is_no_record_is_none(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"event": "a"}\n' + line + b'\n\n{"event": "b"}\n')
     assert list(read_records(path)) == [(1, {"event": "a"}), (2, None), (4, {"event": "b"})]
-
-
-def test_a_missing_file_has_no_records(tmp_path: Path) -> None:
-    assert list(read_records(tmp_path / "none.jsonl")) == []
 
 
 def test_threads_that_append_at_once_tear_nothing(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ from fsagent import recovery
 from fsagent.config import Settings
 from fsagent.daemon import Daemon
 from fsagent.errors import ConflictError
-from fsagent.faces import door
+from fsagent.faces import approvals, door
 from fsagent.files.fields import Duration
+from fsagent.files.locks import lock
+from fsagent.ownercheck import check_owner_file
 from fsagent.ownership import MISSING_FOR, Ownership
 from fsagent.standby import hand_back
 from fsagent.workspace.create import init_workspace
@@ -29,6 +31,7 @@ from fsagent.workspace.journal import Journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.owner import Claim, read_claim, strongest
 from fsagent.workspace.runs import RunFolder, new_run_id
+from fsagent.workspace.status import DAEMON_LOCK
 from harness import Agent, wait_for
 
 NOW = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
@@ -280,6 +283,54 @@ def test_of_claims_the_same_one_counts_in_every_order() -> None:
     assert strongest() is None
 
 
+def test_conflict_copies_of_what_only_daemons_write_are_tidied_away_and_no_others(tmp_path: Path) -> None:
+    host = Host(tmp_path / "one").open()
+    root, mark = host.layout.root, ".sync-conflict-20261127-120000-ABCDEFG.md"
+    (root / f"soul{mark}").write_text("mine")
+    (root / f"status{mark}").symlink_to(root / "soul.md")
+    for round_ in range(3):
+        (root / f"owner{mark}").write_text("old")
+        os.utime(root, (round_, round_))  # as if the clock stood still between two looks
+        host.ownership.tidy(thorough=False)
+        assert not (root / f"owner{mark}").exists()
+    (root / f"owner{mark}").write_text("in the same moment as the look before")
+    os.utime(root, (2, 2))
+    host.ownership.tidy(thorough=False)
+    host.ownership.tidy(thorough=True)
+    assert sorted(path.name for path in root.glob("*sync-conflict*")) == [f"soul{mark}", f"status{mark}"]
+    assert host.events.count("tidied") == 4
+
+
+def told(host: Host, now: datetime) -> str:
+    """What doctor says of the file, and of who runs the agent."""
+    faults, owner = check_owner_file(host.layout, host.settings, now)
+    return "\n".join([*map(str, faults), owner])
+
+
+def test_doctor_tells_what_is_wrong_with_the_file(hosts: Callable[..., tuple[Host, Host]]) -> None:
+    one, two = hosts()
+    name, later = os.uname().nodename, NOW + timedelta(days=3)
+    assert told(one, NOW) == ""
+    assert told(two, NOW) == f"{name} (since 2026-11-27 12:00:01)"
+    assert told(one, later) == "", "no daemon runs there, and none needs to"
+    assert f"owner.md: renewed: tells nothing of {name} since 2026-11-27 12:00" in told(two, later)
+    with lock(one.layout.locks / DAEMON_LOCK, 0):
+        assert "was not renewed since 2026-11-27 12:00, though the daemon here should" in told(one, later)
+    two.settings = Settings(timezone="UTC", take_over_after=Duration(3600))
+    assert "tells nothing of" in told(two, NOW + timedelta(hours=2))
+    assert f"was written by {name} 1h" in told(two, NOW - timedelta(hours=1))
+    assert told(one, NOW - timedelta(hours=1)) == "", "its own clock was set back, which it knows to live with"
+    for host, words in ((one, "writes it anew"), (two, f"as far as this host knows, {name} runs the agent")):
+        host.layout.owner.write_text("---\nhost: [\n")
+        assert words in told(host, NOW)
+        assert "owner.md:" in told(host, NOW)
+    for host, words in ((one, "'fsagent run' writes it again"), (two, "does the folder sync?")):
+        host.layout.owner.unlink()
+        assert "owner.md: is missing" in told(host, NOW)
+        assert words in told(host, NOW)
+    assert told(Host(one.layout.root.parent / "three"), NOW) == "", "nobody owns it yet"
+
+
 # Real daemons
 
 
@@ -336,6 +387,11 @@ def test_a_daemon_that_stands_by_touches_nothing_says_so_and_refuses_what_would_
         done = two.cli(*words)
         assert done.returncode == 1
         assert f"is run by {name}, not on this machine" in done.stderr
+    assert f"the agent in this folder is run by {name}" in two.cli("doctor").stdout
+    for words, code, why in ((["prune"], 1, "this host does not"), (["doctor", "--rebuild"], 11, "stands by")):
+        done = two.cli(*words)
+        assert done.returncode == code
+        assert why in done.stderr
     with pytest.raises(ConflictError, match="not on this machine"):
         door.run_task(two.layout, "each", door.Caller("mcp"))
     assert two.stop() == 0
@@ -393,6 +449,43 @@ def test_a_take_over_repeats_no_slot_that_may_have_run_elsewhere(pair: tuple[Age
     assert not [run for run in two.runs() if run.slot and run.slot <= begun.since]
     wait_for(lambda: two.once() and (two.root / "often.txt").exists(), "it goes on there")
     assert not (two.root / "once.txt").exists()
+
+
+@pytest.mark.timeout(180)
+def test_a_question_of_the_owner_before_is_told_and_its_answer_counts_when_that_one_owns_again(
+    pair: tuple[Agent, Agent],
+) -> None:
+    one, two = pair
+    one.layout.settings.write_text(ENDLESS + "tools: {write: ask}\n")
+    one.start()
+    one.drop("asks.md", "---\nsteps: [{write: {path: asked.txt, text: x}}]\n---\n")
+    (question,) = wait_for(lambda: list(one.layout.approvals.glob("*.md")), "it asks")
+    synced = two.layout.approvals / question.name
+    shutil.copy2(question, synced)
+    two.start()
+    assert "goes on" in two._run((), ["run", str(two.root), "--take-over"], {}).stdout
+    give(two, one)
+    wait_for(lambda: "standing by" in one.output(), "the first one yields")
+    needs = f"approvals/{question.name} asks for a run that is not on this machine. A tick in it counts on the machine"
+    wait_for(lambda: needs in two.status().partition("## Needs you")[2], "the new owner says so")
+    (asked,) = approvals.list_approvals(one.layout)
+    for agent, why in ((two, "asks for a run that is not on this machine"), (one, "is run by")):
+        done = agent.cli("approve", asked.id)
+        assert why in done.stderr
+        assert done.returncode == 1
+    assert needs in two.cli("doctor").stdout.replace(": asks", " asks")
+    synced.write_text(synced.read_text().replace("- [ ] approve once", "- [x] approve once"))
+    shutil.copy2(synced, question)
+    one.drop("honest.md", "What is my name?")
+    shutil.copy2(one.layout.inbox / "honest.md", two.layout.inbox / "honest.md")
+    two.result("honest.md")
+    assert synced.exists(), "nobody touches it"
+    assert question.exists()
+    assert not (two.root / "asked.txt").exists()
+    assert not (one.root / "asked.txt").exists()
+    one._run((), ["run", str(one.root), "--take-over"], {})
+    assert one.result("asks.md")["status"] == "done"
+    assert (one.root / "asked.txt").read_text() == "x"
 
 
 def test_no_tool_writes_the_file_and_it_is_no_command(pair: tuple[Agent, Agent]) -> None:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fsagent.doctor import examine
-from fsagent.recovery import rebuild_index
+from fsagent.faces import door
+from fsagent.faces.door import Caller
+from fsagent.model import Run
+from fsagent.recovery import rebuild_index, renew_index
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
-from harness import Agent
+from fsagent.workspace.runs import Envelope, make_folder
+from harness import Agent, wait_for
 
+START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\nretry_wait: 1h\ntools: {write: {'asked/*': ask, '*': allow}}\n"
 COMMANDS = (
     "Log line {n} to log.txt",
@@ -67,7 +73,7 @@ def world(root: Path, count: int) -> Agent:
     for name in agent.files(agent.layout.archive)[:20]:  # as a sync client would deliver them again
         lies = agent.layout.archive / name
         shutil.copy2(lies, agent.layout.inbox / name.partition("/")[2])
-    agent.cli("drop", "---\nnot_before: 2099-01-01 00:00\n---\nlater still")
+    door.hand_in(agent.layout, b"---\nnot_before: 2099-01-01 00:00\n---\nlater still", Caller("cli"))
     agent.once()
     return agent
 
@@ -124,14 +130,114 @@ def test_a_rebuild_that_was_cut_short_leaves_the_old_index_and_hinders_no_later_
     assert rows(agent.layout) == before
 
 
-def test_a_rebuild_is_refused_while_a_daemon_runs(tmp_path: Path) -> None:
-    agent = Agent(tmp_path / "ws")
+def test_a_rebuild_that_a_kill_cut_short_is_done_by_the_next_daemon(agent: Agent) -> None:
+    before, fresh = rows(agent.layout), agent.layout.index.with_name("index.sqlite3.new")
     agent.start()
-    done = agent.cli("doctor", "--rebuild")
-    assert done.returncode == 11
-    assert "a daemon runs on" in done.stderr
-    assert "stop it first" in done.stderr
-    inode = os.stat(agent.layout.index).st_ino
-    agent.stop()
+    try:
+        agent.layout.rebuild.write_bytes(b"")
+        wait_for(fresh.exists, "it has begun")
+        agent.kill()
+        assert set(before) <= set(rows(agent.layout)), "its tasks may have run meanwhile"
+        agent.start()
+        wait_for(lambda: not agent.layout.rebuild.exists(), "it is done")
+        assert agent.stop() == 0
+    finally:
+        agent.close()
+    after = rows(agent.layout)
+    assert set(before) <= set(after)
+    assert not fresh.exists()
+    rebuild_index(agent.layout)
+    assert rows(agent.layout) == after
+
+
+def test_a_rebuild_beside_a_daemon_takes_nothing_from_the_list(tmp_path: Path) -> None:
+    """Again and again while commands run; one waits for a person all the time, one for its time."""
+    agent, drops = Agent(tmp_path / "ws", SETTINGS), 60
+    agent.start()
+    agent.drop("asked.md", COMMANDS[6].format(n=0))
+    door.hand_in(agent.layout, b"---\nnot_before: 2099-01-01 00:00\n---\nlater still", Caller("cli"))
+    wait_for(lambda: len(agent.runs()) == 2, "both are listed")
+    seen = {run.run for run in agent.runs()}
+    stop = threading.Event()
+    shrunk: list[set[str]] = []
+
+    def look() -> None:
+        known = set[str]()
+        while not stop.is_set():
+            found = {run.run for run in agent.runs()}
+            shrunk.extend([known - found] if known - found else [])
+            known = found
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for number in range(drops):
+            agent.drop(f"{number}.md", f"Log {number} to log.txt")
+            if number % 10 == 5:
+                done = agent.cli("doctor", "--rebuild")
+                assert (done.returncode, done.stderr) == (0, ""), done.stdout
+                assert "the index was built anew" in done.stdout
+        for number in range(drops):
+            agent.result(f"{number}.md")
+        wait_for(lambda: [run.status for run in agent.runs()].count("done") == drops, "all are listed as done")
+    finally:
+        stop.set()
+        watcher.join()
+        agent.close()
+    assert not shrunk
+    assert seen < {run.run for run in agent.runs()}
+    assert agent.output().count("is built anew, as somebody asked for") == 6
+    before = rows(agent.layout)
     assert agent.cli("doctor", "--rebuild").returncode == 0
-    assert os.stat(agent.layout.index).st_ino != inode
+    assert rows(agent.layout) == before
+
+
+def test_a_rebuild_that_the_daemon_cannot_do_says_why_and_leaves_the_old_index(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "ws", SETTINGS)
+    agent.start()
+    try:
+        agent.drop("one.md", "Log one to log.txt")
+        agent.result("one.md")
+        in_the_way = agent.layout.index.with_name(f"{agent.layout.index.name}.new")
+        in_the_way.mkdir()
+        done = agent.cli("doctor", "--rebuild")
+        assert done.returncode == 1
+        assert "the daemon could not build the index anew" in done.stderr
+        assert [run.command for run in agent.runs()] == ["one.md"]
+        in_the_way.rmdir()
+        assert agent.cli("doctor", "--rebuild").returncode == 0
+        assert not list(agent.layout.cancel.iterdir())
+        assert not list(agent.layout.machine.glob("index*.new*"))
+    finally:
+        agent.close()
+
+
+def test_what_is_put_while_an_index_is_built_is_in_it(tmp_path: Path) -> None:
+    """Many threads put and remove; what each did last counts, whether the building came before it or after."""
+    layout = Agent(tmp_path / "ws").layout
+    with closing(Index(layout.index, write=True)) as index:
+
+        def put(thread: int) -> None:
+            for number in range(300):
+                name = f"20260101-{thread:06}-{number:08}"
+                index.put(Run(run=name, command="a.md", trigger="inbox", status="running"), key="", is_open=True)
+                folder = make_folder(layout.runs / name, Envelope(run=name, name="a.md", trigger="inbox", time=START))
+                folder.record("settled", status="done", settled="archive/a.md", finished=START)
+                folder.close()
+                run = folder.summary()
+                assert run
+                index.put(run, key="", is_open=False, text=f"words {number}")
+
+        threads = [threading.Thread(target=put, args=(thread,)) for thread in range(3)]
+        for each in threads:
+            each.start()
+        built = 0
+        while any(each.is_alive() for each in threads) or not built:
+            renew_index(layout, index, lambda: None)
+            built += 1
+        for each in threads:
+            each.join()
+        index.commit()
+        assert index.count() == 900
+        assert index.open_runs() == []
+        assert {run.status for run in index.recent(1000)} == {"done"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 from collections import Counter
@@ -25,12 +26,13 @@ from fsagent.keeper import alone, carry_out, last_pass, plan
 from fsagent.recovery import open_index, rebuild_index, recover
 from fsagent.retention import Item
 from fsagent.workspace.create import init_workspace
-from fsagent.workspace.journal import Journal, read_records
+from fsagent.workspace.journal import Journal
 from fsagent.workspace.journalcheck import check_journal
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import Envelope, make_folder
 from harness import Agent, wait_for
+from journals import read_records
 
 START = datetime(2026, 1, 5, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -333,6 +335,13 @@ def test_what_is_unread_stays_whatever_the_size_and_that_is_told(layout: Layout)
     (record, _) = events(layout, "too much")
     assert (record["place"], record["bytes"] > 1000) == ("outbox", True)
     assert "ended less than 7d ago" in record["why"]
+    live(layout, START + 2 * DAY)
+    needs = layout.status.read_text().partition("## Needs you")[2].partition("\n## ")[0]
+    assert re.search(r"- outbox/ takes \d+ kB, more than 1 kB \(keep.outbox.size\): what is left ended less", needs)
+    assert "- .fsagent/runs/ takes" in needs
+    layout.settings.write_text(f"{QUICK}keep: {{unread: 7d}}\n")
+    live(layout, START + 2 * DAY)
+    assert "keep.outbox.size" not in layout.status.read_text(), "the limit was raised"
 
 
 # Records by the month
@@ -605,6 +614,8 @@ def test_the_daemon_prunes_once_a_day_and_on_demand_and_commands_do_not_wait(tmp
     wait_for(lambda: (last_pass(agent.layout) or before).time > before.time, "a day is over, so the daemon does it")
     agent.stop()
     assert agent.cli("doctor").stdout.startswith("no faults")
+    assert "keep.journal.size" not in agent.status()
+    agent.layout.settings.write_text(QUICK + "keep: {unread: 7d, runs: {age: 8d}, journal: {size: 0}}\n")
     make_run(agent.layout, hours - 400)
     agent.once()
     dry_run = agent.cli("prune", "--dry-run")
@@ -612,6 +623,7 @@ def test_the_daemon_prunes_once_a_day_and_on_demand_and_commands_do_not_wait(tmp
     assert "older than 8d (keep.runs.age)" in dry_run.stdout
     done = agent.cli("prune")
     assert "1 thing went: runs: 1" in done.stdout
+    assert "more than 0 bytes (keep.journal.size): its newest three months stay. Raise the limit" in done.stdout
     assert json.loads(agent.cli("prune", "--dry-run", "--json").stdout) == []
 
 

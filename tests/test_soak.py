@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from fsagent.doctor import examine
-from fsagent.workspace.journal import read_records
 from fsagent.workspace.runs import Envelope, RunFolder
 from harness import Agent, wait_for
+from journals import read_records
 
 SECONDS = 120
 SECOND = timedelta(seconds=1)

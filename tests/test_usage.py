@@ -26,12 +26,11 @@ from fsagent.workspace.usage import (
     Spent,
     Totals,
     UsageBook,
-    UsageRow,
     Zone,
     money,
     of_limit,
+    read_spent,
     read_spent_file,
-    read_usage_rows,
 )
 from harness import Agent
 
@@ -168,7 +167,7 @@ def test_a_damaged_line_hurts_only_itself_and_doctor_tells_it(layout: Layout, da
     assert same(book.day(NOON), 1, 1)
     book.add(spent(NOON, "r2"))
     assert same(book.day(NOON), 2, 2)
-    assert [row.runs for row in read_usage_rows(layout, None, UTC_ZONE)] == [2]
+    assert len({each.run for _, each in read_spent(layout, None, UTC_ZONE)}) == 2
     bad = [number for number, each in read_spent_file(path) if each is None]
     assert bad == list(range(2, 2 + max(1, damage.count(b"\n"))))
     told = [(fault.file, fault.line) for fault in examine(layout).faults]
@@ -223,29 +222,24 @@ def test_thousands_of_turns_agree_with_a_plain_count(layout: Layout) -> None:
         if number % 700 == 0:
             book = UsageBook(layout, zone)
     assert len(os.listdir(layout.usage)) >= 2
-    rows = read_usage_rows(layout, None, zone)
-    assert sum(row.usage.turns for row in rows) == 3_000
+    read = list(read_spent(layout, None, zone))
+    assert len(read) == 3_000
     since = zone(now).date() - timedelta(days=5)
-    assert read_usage_rows(layout, since, zone) == [row for row in rows if row.day and row.day >= since]
+    assert list(read_spent(layout, since, zone)) == [(day, each) for day, each in read if day >= since]
 
 
-def test_rows_from_a_day_on(layout: Layout) -> None:
+def test_turns_from_a_day_on(layout: Layout) -> None:
     book = UsageBook(layout, UTC_ZONE)
     for day in (25, 26, 27):
         for task, model in (("water", "m:a"), ("water", "m:b"), ("", "m:a")):
             book.add(spent(NOON.replace(day=day), f"r-{task}", task, model))
-    rows = read_usage_rows(layout, date(2026, 11, 26), UTC_ZONE)
-    assert [(row.day and row.day.day, row.task, row.model, row.runs) for row in rows] == [
-        (day, task, model, 1) for day in (26, 27) for task, model in (("", "m:a"), ("water", "m:a"), ("water", "m:b"))
+    found = list(read_spent(layout, date(2026, 11, 26), UTC_ZONE))
+    assert [(day.day, each.task, each.model) for day, each in found] == [
+        (day, task, model) for day in (26, 27) for task, model in (("water", "m:a"), ("water", "m:b"), ("", "m:a"))
     ]
-    assert read_usage_rows(layout, None, UTC_ZONE, by=["task"]) == [
-        UsageRow(task="", runs=1, usage=Usage(300, 30, 0.03, 150, 3)),
-        UsageRow(task="water", runs=1, usage=Usage(600, 60, pytest.approx(0.06), 300, 6)),
-    ]
-    (everything,) = read_usage_rows(layout, None, UTC_ZONE, by=[])
-    assert (everything.day, everything.runs, everything.usage.turns) == (None, 2, 9)
-    assert read_usage_rows(layout, date(2027, 1, 1), UTC_ZONE) == []
-    assert len(read_usage_rows(layout, date.min, UTC_ZONE)) == 9
+    assert list(read_spent(layout, date(2027, 1, 1), UTC_ZONE)) == []
+    for since in (None, date.min):
+        assert len(list(read_spent(layout, since, UTC_ZONE))) == 9
 
 
 # faces

@@ -20,6 +20,7 @@ from fsagent.printable import visible
 from fsagent.workspace import approvals, ballot
 from fsagent.workspace.approvals import Pending
 from fsagent.workspace.form import one_line
+from fsagent.workspace.hosts import owner_elsewhere
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder
 
@@ -83,9 +84,15 @@ def decide(
     ``last`` where there is but one. ``answer`` is what is said where words are asked for (decision ``answer``).
 
     Raises ``NotFoundError``, ``ConflictError`` where it is answered or overdue already, asks for another kind of
-    answer, or the file is no form any more, ``DocumentError`` where it is no text.
+    answer, another host runs the agent, or the file is no form any more, ``DocumentError`` where it is no text.
     """
     open_ = _find(layout, wanted)
+    owner = owner_elsewhere(layout)
+    if owner:
+        raise ConflictError(
+            f"the agent in this folder is run by {owner.host}, and the run that asks waits until it is run here again "
+            f"(fsagent run --take-over). A tick in {open_.file} itself counts then"
+        )
     numbers = _meant(open_, decision, question, answer)
     if open_.expires and open_.expires <= datetime.now(UTC):
         raise ConflictError(f"{open_.file} was not answered in time; it counts as refused")
@@ -142,9 +149,19 @@ def _find(layout: Layout, wanted: str) -> Pending:
         return found[0]
     if wanted == "last" and found:
         raise ConflictError(f"{len(found)} questions wait, so say which: {', '.join(each.id for each in found)}")
+    _explain(layout, name)
     ids = [each.id for each in every]
     known = f"there are: {', '.join(ids)}" if ids else "nothing waits for an answer"
     raise NotFoundError(f"there is no open question {wanted!r}{nearest(wanted, ids)}; {known}")
+
+
+def _explain(layout: Layout, name: str) -> None:
+    """Raise ``NotFoundError`` with why this file in approvals/ (or the one with this id) is no open question here."""
+    for file in approvals.names(layout):
+        if name in (file.removesuffix(".md"), approvals.id_of(layout, file)):
+            why = approvals.explain_stray(layout, file)
+            if why:
+                raise NotFoundError(f"approvals/{file} {why}")
 
 
 def _view(layout: Layout, open_: Pending, envelope: Envelope) -> ApprovalView:

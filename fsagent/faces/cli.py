@@ -181,7 +181,7 @@ main.add_command(prune)
 @main.command()
 @workspace_option
 @json_option
-@click.option("--rebuild", is_flag=True, help="First build the index anew from the files; no daemon may run.")
+@click.option("--rebuild", is_flag=True, help="First build the index anew from the files.")
 def doctor(root: Path, as_json: bool, rebuild: bool) -> None:
     """Check every file and report all faults; exit code 1 if there are any."""
     from fsagent import doctor

@@ -28,7 +28,9 @@ def prune(root: Path, as_json: bool, dry_run: bool) -> None:
     from datetime import UTC, datetime
 
     from fsagent.config import load_settings
-    from fsagent.keeper import alone
+    from fsagent.errors import ConflictError
+    from fsagent.keeper import alone, last_pass, too_large
+    from fsagent.workspace.hosts import owner_elsewhere
     from fsagent.workspace.layout import make_places, open_workspace
     from fsagent.workspace.status import daemon_runs
 
@@ -37,11 +39,19 @@ def prune(root: Path, as_json: bool, dry_run: bool) -> None:
     if dry_run:
         _tell(_planned(layout, settings), "would go", as_json)
         return
+    owner = owner_elsewhere(layout)
+    if owner:
+        why = (
+            f"the agent in this folder is run by {owner.host}, which removes what need not be kept; this host does not"
+        )
+        raise ConflictError(why)
     make_places(layout)
     if daemon_runs(layout):
         _ask(layout, as_json)
     else:
         _tell(alone(layout, settings, lambda: datetime.now(UTC)), "went", as_json)
+    for line in too_large(settings, last_pass(layout)):
+        click.echo(line, err=as_json)
 
 
 def _planned(layout: Layout, settings: Settings) -> Iterator[Item]:

@@ -105,22 +105,3 @@ def write_document(fields: Mapping[str, Any], body: str) -> bytes:
     post = frontmatter.Post(body, None)
     post.metadata = dict(fields)
     return (frontmatter.dumps(post, handler=_Frontmatter()) + "\n").encode("utf-8", "backslashreplace")
-
-
-def rewrite_document(raw: bytes, changes: Mapping[str, str], file: str) -> bytes:
-    """A person's file with some settings changed; comments, line ends, byte-order mark, encoding and body stay.
-
-    Only the lines of these settings differ, within the limit of ``yamltext.rewrite_mapping``. A file without
-    frontmatter gets one.
-    """
-    text, encoding = decode(raw, file)
-    bom = next((mark for mark, name in _BOMS if name == encoding and raw.startswith(mark)), b"")
-    eol = "\r\n" if "\r\n" in text else "\n"
-    bounds = list(re.finditer(r"^-{3}[ \t]*(?:\r\n|\n|$)", text, re.MULTILINE))
-    if read_document(raw, file).first_line and len(bounds) >= 2 and not text[: bounds[0].start()].strip():
-        header = text[bounds[0].end() : bounds[1].start()]
-        new = yamltext.rewrite_mapping(header.replace("\r\n", "\n"), changes, file).replace("\n", eol)
-        text = text[: bounds[0].end()] + new + text[bounds[1].start() :]
-    else:
-        text = f"---{eol}{yamltext.dump_mapping(changes)}---{eol}".replace("\n", eol).replace("\r\r", "\r") + text
-    return bom + text.encode(encoding)

@@ -8,7 +8,7 @@ YAML 1.2 by ruamel.yaml's round-trip loader, with three differences that keep a 
 - A value that starts with a character YAML reserves (``*/5 * * * *``, ``{{ now }}``, ``@daily``, ``%d``) is taken as
   the text that its author meant.
 
-Rewriting keeps comments, order, quoting and indentation. Source of the traps: shared/facts/libraries.md §5.
+Source of the traps: shared/facts/libraries.md §5.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 from ruamel.yaml.events import AliasEvent, MappingStartEvent, SequenceStartEvent
-from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 from ruamel.yaml.resolver import VersionedResolver
 from ruamel.yaml.scanner import ScannerError
@@ -44,8 +43,6 @@ _FLOW_STOP = re.compile(r"\{\{|[,\]}]")
 _COMMENT = re.compile(r"[ \t]#")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MISREAD = re.compile(r"y|n|yes|no|on|off|[-+.\d][-+.\d:_ex]*", re.IGNORECASE)
-_PLAIN = re.compile(r"[\w/.][\w/.:-]*(?<!:)")
-_BLOCK_SEQUENCE = re.compile(r"^( *)[^\s#-][^#\n]*:[ \t]*(?:#[^\n]*)?\n( *)- ", re.MULTILINE)
 
 
 class _TextResolver(VersionedResolver):
@@ -128,11 +125,10 @@ def load_mapping(text: str, file: str, first_line: int = 1) -> CommentedMap:
     ``first_line`` is the line of the file on which ``text`` starts. Raises ``DocumentError`` with line and column.
     """
     found = read_plain_lines(text)
-    return _load(text, file, first_line)[0] if found is None else found
+    return _load(text, file, first_line) if found is None else found
 
 
-def _load(text: str, file: str, first_line: int) -> tuple[CommentedMap, str]:
-    """The mapping, and the text (LF) as it was read in the end: with quotes around values that need them."""
+def _load(text: str, file: str, first_line: int) -> CommentedMap:
     if len(text) > MAX_CHARACTERS:
         raise DocumentError([Fault(file, f"the settings part is longer than {MAX_CHARACTERS // 1024} KiB", first_line)])
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -151,62 +147,10 @@ def _load(text: str, file: str, first_line: int) -> tuple[CommentedMap, str]:
     else:
         raise DocumentError([Fault(file, "has too many values that need quotes; put them in quotes", first_line)])
     if data is None or data == "":
-        return CommentedMap(), text
+        return CommentedMap()
     if not isinstance(data, CommentedMap):
         raise DocumentError([Fault(file, "must be lines of the form 'name: value'", first_line)])
-    return data, text
-
-
-def rewrite_mapping(text: str, changes: Mapping[str, str], file: str) -> str:
-    """The same YAML (LF) with some top-level values set; every other character stays.
-
-    Limit: where the old value is more than text on one line (a list, a block), or the new one is, the YAML is written
-    anew: comments, order, quoting and indentation stay, runs of spaces and the width of block texts do not.
-    """
-    for key, value in changes.items():
-        data, mended = _load(text, file, 1)
-        text = _in_place(text, mended, key, value) or _written_anew(data, text, key, value)
-    return text
-
-
-def _in_place(text: str, mended: str, key: str, value: str) -> str:
-    """``text`` with this one value set, or an empty text where that takes more than one line."""
-    node = _round_trip().compose(mended)
-    old = next((each for name, each in node.value if name.value == key), None) if node else None
-    if not value.isprintable() or not value or (node and (node.flow_style or node.start_mark.column)):
-        return ""
-    if old is None:
-        newline = "\n" if text and not text.endswith("\n") else ""
-        return f"{text}{newline}{key}: {_scalar(value, None)}\n"
-    start, end = old.start_mark, old.end_mark
-    if not isinstance(old, ScalarNode) or not (old.value or old.style) or old.style in ("|", ">"):
-        return ""
-    if start.line != end.line:
-        return ""
-    lines, line = text.split("\n"), mended.split("\n")[start.line]
-    lines[start.line] = line[: start.column] + _scalar(value, old.style) + line[end.column :]
-    return "\n".join(lines)
-
-
-def _scalar(value: str, style: str | None) -> str:
-    """One line of text in the quotes of ``style`` if they can hold it."""
-    if style is None and _PLAIN.fullmatch(value):
-        return value
-    if style == '"' and not set(value) & set('"\\'):
-        return f'"{value}"'
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _written_anew(data: CommentedMap, text: str, key: str, value: str) -> str:
-    data[key] = value
-    yaml = _round_trip()
-    found = _BLOCK_SEQUENCE.search(text)
-    if found and len(found[2]) > len(found[1]):
-        offset = len(found[2]) - len(found[1])
-        yaml.indent(mapping=2, sequence=offset + 2, offset=offset)
-    out = io.StringIO()
-    yaml.dump(data, out)
-    return out.getvalue()
+    return data
 
 
 def dump_mapping(data: Mapping[str, Any], *, blocks: bool = False) -> str:

@@ -130,6 +130,14 @@ def open_file(layout: Layout, name: str) -> Pending | None:
     return found if found and found.id == id_ and found.file == name else None
 
 
+def id_of(layout: Layout, name: str) -> str:
+    """The id that a file in approvals/ names; empty where it names none, or cannot be read."""
+    try:
+        return ballot.id_in(read_plain(layout.approvals / name, MAX_DOCUMENT))[0]
+    except OSError:
+        return ""
+
+
 def open_questions(layout: Layout) -> list[tuple[Pending, Envelope]]:
     """All questions that have a file, oldest run first."""
     found = []
@@ -151,6 +159,12 @@ def names(layout: Layout) -> list[str]:
                   if not is_temporary(entry.name) and not entry.is_dir(follow_symlinks=False))  # fmt: skip
 
 
+_ELSEWHERE = (
+    "asks for a run that is not on this machine. A tick in it counts on the machine that asked, while the agent runs "
+    "there. To have it done here, drop the command anew and remove this file"
+)
+
+
 def explain_stray(layout: Layout, name: str) -> str | None:
     """Why a file in approvals/ does nothing; "" where it is only left over and may be put away, None for a question."""
     original = conflict_of(name)
@@ -164,9 +178,11 @@ def explain_stray(layout: Layout, name: str) -> str | None:
     if why:
         return why
     id_, run = ballot.id_in(raw)
-    folder = RunFolder(layout.runs / run)
-    if not is_run_id(run) or not folder.events():
+    if not id_ or not is_run_id(run):
         return "is no question of this agent; it does nothing"
+    folder = RunFolder(layout.runs / run)
+    if not folder.events():
+        return _ELSEWHERE
     now = pending(folder)
     if now and now.id == id_:
         return None if now.file in ("", name) else f"is not the file in which it was asked; answer in {now.file}"

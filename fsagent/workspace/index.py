@@ -11,33 +11,27 @@ building.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from fsagent.files.atomic import read_file
 from fsagent.model import Run, Usage
-from fsagent.workspace.indexschema import REMOVED, RUNS, TEXTS, VERSION
+from fsagent.workspace import indexfile
 from fsagent.workspace.removedindex import RemovedRuns
 from fsagent.workspace.searched import digest_of, phrases, plain, texts_of
 
 TEXTS_AT_ONCE = 100
 
+_Puts = dict[str, tuple[Run, str, bool, str]]
 _HEAD = b"SQLite format 3\0"
-_SEARCH_MODULE = "fts5"
 _FORGET_TEXTS = "INSERT INTO texts (texts, rowid, command, text, answer, error) VALUES ('delete', ?, ?, ?, ?, ?)"
-
-
-class IndexVersionError(sqlite3.DatabaseError):
-    """The file was written by another version of fsagent, or for an SQLite that searches where ours does not."""
 
 
 class Total(Struct, frozen=True):
@@ -51,15 +45,16 @@ class Total(Struct, frozen=True):
 class Index:
     """The list of runs. Safe to share between threads; ``write=False`` opens an existing file for reading only.
 
-    Raises ``sqlite3.Error`` when the file cannot be used, ``IndexVersionError`` among them; ``FileNotFoundError`` for
-    reading where nothing was written yet.
+    Raises ``sqlite3.Error`` when the file cannot be used, ``indexfile.IndexVersionError`` among them;
+    ``FileNotFoundError`` for reading where nothing was written yet.
     """
 
     def __init__(self, path: Path, *, write: bool) -> None:
         self._lock = threading.Lock()
         self._path, self._write = path, write
         self._texts: dict[int, list[str]] = {}
-        self._unsaved: dict[str, tuple[Run, str, bool, str]] = {}  # put since the last commit
+        self._unsaved: _Puts = {}  # put since the last commit
+        self._followers: list[_Puts] = []
         self._next_doc = 1
         self._connect()
 
@@ -67,17 +62,14 @@ class Index:
         path, write = self._path, self._write
         if not write and not path.exists():
             raise FileNotFoundError(path)
-        mode = "rwc" if write else "ro"
-        uri = "file:" + quote(os.fsencode(path))
-        self._db = sqlite3.connect(f"{uri}?mode={mode}", uri=True, check_same_thread=False, isolation_level=None)
+        self._db = indexfile.connect(path, "rwc" if write else "ro")
         try:
             self._db.execute("PRAGMA busy_timeout=5000")
             self._db.execute("PRAGMA cache_size=-512")
-            modules = "SELECT count(*) FROM pragma_module_list WHERE name = ?"
-            self._searches = bool(self._db.execute(modules, (_SEARCH_MODULE,)).fetchone()[0])
-            self._prepare(path, write=write)
+            self._searches = indexfile.prepare(self._db, path, write=write)
+            self._number_texts()
             self.removed = RemovedRuns(self._db, self._lock, self._begin)
-            self._identity = _identity(path)
+            self._identity = indexfile.identity(path)
         except (sqlite3.Error, OSError):
             self._db.close()
             raise
@@ -89,7 +81,8 @@ class Index:
         What the disk refuses is kept, with all since the last ``commit``, and goes with the next ``put`` or ``commit``.
         """
         with self._lock:
-            self._unsaved[run.run] = (run, key, is_open, text)
+            for puts in (self._unsaved, *self._followers):
+                puts[run.run] = (run, key, is_open, text)
             with self._whole():
                 if self._begin():
                     self._insert(run, key, is_open, text)
@@ -117,7 +110,8 @@ class Index:
     def remove(self, run: str, text: str = "") -> None:
         """Forget a run. One that was settled goes with its words, if ``text`` is its command's, as it was put."""
         with self._lock, self._whole():
-            self._unsaved.pop(run, None)
+            for puts in (self._unsaved, *self._followers):
+                puts.pop(run, None)
             found = self._db.execute("SELECT doc, digest, record FROM runs WHERE run = ?", (run,)).fetchone()
             if not found:
                 return
@@ -138,7 +132,11 @@ class Index:
 
     def commit(self) -> None:
         """Let other processes see what was put; our own look-ups see it at once."""
-        with self._lock, self._whole():
+        with self._lock:
+            self._commit()
+
+    def _commit(self) -> None:
+        with self._whole():
             if self._unsaved:
                 self._begin()
             self._put_texts()
@@ -149,7 +147,7 @@ class Index:
     def is_lost(self) -> bool:
         """True if the file that is written to has gone, or another one lies in its place, or it has no beginning of
         ours. Limit: other damage is found when SQLite comes upon it."""
-        if _identity(self._path) != self._identity:
+        if indexfile.identity(self._path) != self._identity:
             return True
         head = read_file(self._path, len(_HEAD))
         return bool(head) and head != _HEAD
@@ -161,8 +159,34 @@ class Index:
             self._identity = None  # lost until it is connected again, even if the old file comes back meanwhile
             self._db.close()
             self._texts.clear()
-            put_aside(self._path)
+            indexfile.put_aside(self._path)
             self._connect()
+
+    @contextmanager
+    def followed(self) -> Iterator[_Puts]:
+        """What is put from now on, for ``replace``; to be given back to it within."""
+        puts: _Puts = {}
+        with self._lock:
+            self._followers.append(puts)
+        try:
+            yield puts
+        finally:
+            with self._lock:
+                self._followers = [each for each in self._followers if each is not puts]
+
+    def replace(self, fresh: Path, since: _Puts) -> None:
+        """Hold what the index in the file ``fresh`` holds, what was ``followed`` while it was built, and nothing else.
+
+        Whoever reads sees the old or the new. Raises ``sqlite3.Error``; what was there before is there then.
+        """
+        with self._lock, self._whole():
+            self._texts.clear()
+            if self._db.in_transaction:  # what it holds is known twice: as unsaved, and by the runs' folders
+                self._db.execute("ROLLBACK")
+            indexfile.copy_into(self._db, fresh)
+            self._unsaved = {**since, **self._unsaved}
+            self._number_texts()
+            self._commit()
 
     def _begin(self) -> bool:
         """See to a transaction; False where it is a new one, which holds all that was not committed yet."""
@@ -340,23 +364,8 @@ class Index:
             with self._lock:
                 self._db.close()
 
-    def _prepare(self, path: Path, *, write: bool) -> None:
-        """Make the tables in an empty file; refuse one of another version."""
-        ours = VERSION if self._searches else -VERSION
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        empty = not found and not self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if empty and not write:
-            raise FileNotFoundError(path)
-        if not empty and found != ours and (write or found != -ours):
-            raise IndexVersionError(f"{path.name} has version {found}, this fsagent needs {ours}")
-        self._searches = self._searches and (empty or found == VERSION)
-        if write:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-        if empty:
-            texts = TEXTS if self._searches else ""
-            self._db.executescript(f"BEGIN IMMEDIATE;{RUNS}{REMOVED}{texts}PRAGMA user_version={ours};COMMIT;")
-        if write and self._searches:
+    def _number_texts(self) -> None:
+        if self._write and self._searches:
             newest = self._db.execute("SELECT rowid FROM texts ORDER BY rowid DESC LIMIT 1").fetchone()
             self._next_doc = newest[0] + 1 if newest else 1
 
@@ -379,19 +388,3 @@ class Index:
         with self._lock:
             rows = self._db.execute(f"SELECT record FROM runs {where}", tuple(values)).fetchall()
         return [msgspec.json.decode(row[0], type=Run) for row in rows]
-
-
-def put_aside(path: Path) -> None:
-    """Move a file that SQLite cannot use out of the way, with what belongs to it; it may have gone already."""
-    with suppress(FileNotFoundError):
-        os.replace(path, path.with_name(path.name + ".damaged"))
-    for tail in ("-wal", "-shm"):
-        path.with_name(path.name + tail).unlink(missing_ok=True)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

@@ -161,20 +161,6 @@ def open_append(path: Path) -> int:
     return fd
 
 
-def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """The records of one file with their line numbers; None for a line that is no record (torn or damaged).
-
-    A missing file has no records.
-    """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line != b"\n":
-                    yield number, decode_record(line)
-    except FileNotFoundError:
-        return
-
-
 class Entry(Struct, frozen=True):
     """A record as it stands in the journal, and the position behind it, by which reading goes on: ``2026-11:1234``."""
 

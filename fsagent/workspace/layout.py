@@ -49,7 +49,8 @@ class Layout:
         self.keys = self.machine / "keys"
         self.allowed = self.machine / "allowed.json"
         self.kept = self.machine / "kept.json"
-        self.prune = self.cancel / ".prune"  # somebody asks for a pass of retention
+        self.prune = self.cancel / "_prune"  # somebody asks for a pass of retention
+        self.rebuild = self.cancel / "_rebuild"  # somebody asks for a new index; what is said to that, if it failed
         self.breaker = self.machine / "breaker.json"
         self.servers = self.machine / "mcp"
         self.hosts = self.machine / "hosts"

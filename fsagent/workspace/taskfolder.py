@@ -198,7 +198,8 @@ class TaskFolder:
                 if stat.S_ISDIR(status.st_mode):
                     folders.append(path)
                     continue
-                file = self._read(fd, entry.name, path) if _is_usable(status) else self._unusable(path, status)
+                usable = _is_usable(status, file.inode if file else 0)
+                file = self._read(fd, entry.name, path) if usable else self._unusable(path, status)
                 if file is None:
                     continue
                 if path not in known or known[path].print != file.print or known[path].faults != file.faults:
@@ -210,7 +211,7 @@ class TaskFolder:
         """A file as it is now, None if it is gone or empty: then somebody is about to write it."""
         known = self._files.get(path)
         try:
-            raw, status, now = _bytes_of(folder, entry)
+            raw, status, now = _bytes_of(folder, entry, known.inode if known else 0)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -220,6 +221,9 @@ class TaskFolder:
             why = f"cannot be read: {os.strerror(error.errno or 0)}"
             return _File(path, _name_of(path), faults=(Fault(self._shown(path), why),))
         if not raw:
+            if known and status.st_nlink > 1:  # saved in its place, perhaps; once forgotten it would be a stranger
+                empty = (Fault(self._shown(path), "is empty"),)
+                return _File(path, _name_of(path), inode=status.st_ino, faults=empty)
             return None
         mark = print_of(raw)
         if known is None or known.print != mark:
@@ -235,7 +239,10 @@ class TaskFolder:
         """What is never opened, for it may lead out of the workspace, or wait for ever."""
         why = "is a link or a special file, not a file; put the task itself there"
         if stat.S_ISREG(status.st_mode):
-            why = "has a second name (a hard link), perhaps outside of the workspace; copy it to a file of its own"
+            why = (
+                "has a second name (a hard link), perhaps outside of the workspace, and is read only where the daemon "
+                "knew it with one; copy it to a file of its own"
+            )
         return _File(path, _name_of(path), print=why, faults=(Fault(self._shown(path), why),))
 
     def _understand(self, raw: bytes, path: str, mark: str) -> _File:
@@ -294,16 +301,18 @@ class TaskFolder:
         self._unsaved = 0
 
 
-def _is_usable(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+def _is_usable(status: os.stat_result, known: int) -> bool:
+    """A regular file, no name of which may lead out: it has but one, or is the one (by its inode) that was ``known``
+    when it had. So a backup that links what it finds (``cp -al``) breaks no task."""
+    return stat.S_ISREG(status.st_mode) and (status.st_nlink == 1 or status.st_ino == known)
 
 
-def _bytes_of(folder: int, name: str) -> tuple[bytes, os.stat_result, int]:
+def _bytes_of(folder: int, name: str, inode: int) -> tuple[bytes, os.stat_result, int]:
     """The bytes of a regular file (of a giant only enough to refuse it), how it was, and when that was (ns)."""
     fd = os.open(name, _PLAIN, dir_fd=folder)
     try:
         now, status = time.time_ns(), os.fstat(fd)
-        if not _is_usable(status):
+        if not _is_usable(status, inode):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # it was replaced since it was looked at
         raw = part = os.read(fd, min(status.st_size, MAX_DOCUMENT) + 1)
         while part and len(raw) <= MAX_DOCUMENT:

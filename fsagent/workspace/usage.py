@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -197,26 +197,6 @@ class _Sums:
         """How the zone looks in this month; it changes when the settings name another one."""
         year, month = self._day.year, self._day.month
         return [zone(datetime(year, month, day, tzinfo=UTC)).utcoffset() for day in (1, 10, 20, 28)]
-
-
-def read_usage_rows(
-    layout: Layout, since: date | None, zone: Zone, by: Iterable[By] = ("day", "task", "model")
-) -> list[UsageRow]:
-    """What was used from the local day ``since`` on (None: ever), in order. For faces; no daemon need run.
-
-    The files are read line by line; only the sums and the names of the runs are held.
-    """
-    by, tallies = set(by), dict[tuple[date, str, str], Tally]()
-    for day, spent in read_spent(layout, since, zone):
-        key = (
-            day if "day" in by else _NEVER, spent.task if "task" in by else "", spent.model if "model" in by else "",
-        )  # fmt: skip
-        tallies.setdefault(key, Tally()).count(spent)
-    rows = [(key, tallies[key].totals()) for key in sorted(tallies)]
-    return [
-        UsageRow(day=day if day > _NEVER else None, task=task, model=model, runs=sums.runs, usage=sums.usage)
-        for (day, task, model), sums in rows
-    ]
 
 
 def read_spent(layout: Layout, since: date | None, zone: Zone) -> Iterator[tuple[date, Spent]]:
