@@ -103,7 +103,8 @@ def _unfinished(layout: Layout, index: Index, runs: Iterable[str]) -> set[str]:
     for name in runs:
         folder = RunFolder(layout.runs / name)
         if not folder.settled():
-            _enlist(index, folder, also_open=True)
+            if index.get(name):
+                _enlist(index, folder, also_open=True)
             found.add(name)
         elif folder.claimed.exists() or not folder.result.exists():
             results.let_go(folder)

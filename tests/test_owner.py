@@ -380,7 +380,7 @@ def test_a_daemon_that_stands_by_touches_nothing_says_so_and_refuses_what_would_
     assert daemon.beat() > 3000, "it sleeps until something is heard, or the next scan"
     daemon.close()
     two.start()
-    assert f"standing by the agent in this folder is run by {name}" in two.output()
+    wait_for(lambda: f"standing by the agent in this folder is run by {name}" in two.output(), "it says so")
     wait_for(lambda: two.cli("health").returncode == 0, "it is healthy")
     assert "**Standing by.** The agent in this folder is run by" in two.cli("status").stdout
     for words in (["ask", "hello"], ["resume", "each"]):
