@@ -20,7 +20,8 @@ from typing import TypeVar
 import msgspec
 
 from fsagent.endings import ended_before
-from fsagent.files.atomic import read_file, write_atomic
+from fsagent.files.atomic import give_name, numbered, read_file, write_atomic
+from fsagent.files.names import TEMPORARY_PREFIX
 from fsagent.trouble import is_damaged
 from fsagent.workspace import indexfile, results
 from fsagent.workspace.index import Index
@@ -28,6 +29,7 @@ from fsagent.workspace.layout import Layout
 from fsagent.workspace.removed import read_removed, removed_files
 from fsagent.workspace.runs import RunFolder
 from fsagent.workspace.searched import command_text
+from fsagent.workspace.soul import SOUL_PREFIX
 
 _T = TypeVar("_T")
 YOUNG = 3600.0
@@ -198,14 +200,27 @@ def _enlist(index: Index, folder: RunFolder, *, also_open: bool = False) -> bool
 
 
 def clear_temporary(layout: Layout, now: datetime) -> None:
-    """Remove what was being prepared when a process ended. What is younger may be some face's work of this moment."""
-    for entry in os.scandir(layout.tmp):
-        if now.timestamp() - entry.stat(follow_symlinks=False).st_mtime < YOUNG:
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
-        else:
-            os.unlink(entry.path)
+    """Remove what was being prepared when a process ended. What is younger may be some face's work of this moment.
+
+    Of soul.md that may be a person's save, which came in the moment of the crash: it is put into archive/. Limit: what
+    tools prepared in other folders stays there, under a name that nobody looks at.
+    """
+    for folder in (layout.root, layout.approvals, layout.outbox, layout.tasks, layout.machine, layout.hosts,
+                   layout.journal, layout.tmp):  # fmt: skip
+        for entry in os.scandir(folder) if folder.is_dir() else ():
+            if folder != layout.tmp and not entry.name.startswith(TEMPORARY_PREFIX):
+                continue
+            if now.timestamp() - entry.stat(follow_symlinks=False).st_mtime < YOUNG:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if folder == layout.tmp:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name.startswith(SOUL_PREFIX):
+                kept = layout.archive / f"{now:%Y-%m}" / "soul-cut-short.md"
+                give_name(Path(entry.path), numbered(kept))
+                os.unlink(entry.path)
+            else:
+                os.unlink(entry.path)
 
 
 def _anew(path: Path) -> Index:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections import Counter
@@ -87,3 +88,21 @@ def test_two_minutes_of_kills_lose_no_slot_and_run_none_twice(tmp_path: Path) ->
             "each of them wrote its line once"
         )
     assert not examine(agent.layout).faults
+
+
+def test_what_a_crash_left_half_done_is_tidied_up_but_a_save_of_the_soul_is_kept(tmp_path: Path) -> None:
+    agent = Agent(tmp_path / "ws")
+    hidden = [agent.root / ".notes-of-mine", agent.root / ".draft.md.swp"]
+    left = [place / f".fsagent-tmp-{number}" for number, place in enumerate(
+        (agent.root, agent.layout.approvals, agent.layout.outbox, agent.layout.tasks, agent.layout.machine))]  # fmt: skip
+    soul = agent.root / ".fsagent-tmp-soul-1"
+    for path in (*hidden, *left, soul):
+        path.write_text("My name is Alice.")
+        os.utime(path, (0, 0))
+    young = agent.root / ".fsagent-tmp-young"
+    young.touch()
+    agent.once()
+    assert [path.exists() for path in (*left, soul)] == [False] * 6
+    assert [path.exists() for path in (*hidden, young)] == [True] * 3
+    (kept,) = agent.layout.archive.rglob("soul-cut-short.md")
+    assert kept.read_text() == "My name is Alice."

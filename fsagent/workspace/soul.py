@@ -28,6 +28,7 @@ from fsagent.files.names import TEMPORARY_PREFIX
 from fsagent.files.quiet import Identity, identity_of, is_written
 from fsagent.model import MAX_DOCUMENT, Fact
 
+SOUL_PREFIX = f"{TEMPORARY_PREFIX}soul-"
 _PATIENCE = 1.0
 _PATIENCE_TO_CHANGE = 5.0
 _REMEMBERED_FOR = 3600.0
@@ -196,7 +197,7 @@ class Soul:
             except FileExistsError:
                 return False
             return not expected
-        ours = self._path.with_name(f"{TEMPORARY_PREFIX}{os.urandom(6).hex()}")
+        ours = self._path.with_name(f"{SOUL_PREFIX}{os.urandom(6).hex()}")
         write_atomic(ours, data, mode=mode)
         try:
             if not _holds(self._path, expected):
