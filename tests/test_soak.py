@@ -93,8 +93,9 @@ def test_two_minutes_of_kills_lose_no_slot_and_run_none_twice(tmp_path: Path) ->
 def test_what_a_crash_left_half_done_is_tidied_up_but_a_save_of_the_soul_is_kept(tmp_path: Path) -> None:
     agent = Agent(tmp_path / "ws")
     hidden = [agent.root / ".notes-of-mine", agent.root / ".draft.md.swp"]
-    left = [place / f".fsagent-tmp-{number}" for number, place in enumerate(
-        (agent.root, agent.layout.approvals, agent.layout.outbox, agent.layout.tasks, agent.layout.machine))]  # fmt: skip
+    layout = agent.layout
+    places = (agent.root, layout.approvals, layout.outbox, layout.tasks, layout.machine)
+    left = [place / f".fsagent-tmp-{number}" for number, place in enumerate(places)]
     soul = agent.root / ".fsagent-tmp-soul-1"
     for path in (*hidden, *left, soul):
         path.write_text("My name is Alice.")
