@@ -1,8 +1,8 @@
 """The baseline: a bare loop on inotify that claims by rename and makes the same syncs as a run of the daemon, no more.
 
 ``python bare.py FOLDER`` serves ``FOLDER/inbox`` until it is killed. What it makes durable for each file is what the
-daemon does for a command that changes nothing: that it started, how it ended, the result, the result's name, and the
-file's new name.
+daemon does for a command that changes nothing: the folder that takes it, that it is there and that it started, how it
+ended, the result, the result's name, the file's new name, and the copy that is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import os
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 CLOSE_WRITE, MOVED_TO = 0x8, 0x80
@@ -19,6 +20,13 @@ CLOSE_WRITE, MOVED_TO = 0x8, 0x80
 def sync_folder(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     os.fsync(fd)
+    os.close(fd)
+
+
+def write(path: Path, data: bytes, sync: Callable[[int], None]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, data)
+    sync(fd)
     os.close(fd)
 
 
@@ -42,20 +50,22 @@ def serve(root: Path) -> None:
 def handle(root: Path, journal: int, name: str) -> None:
     folder = root / "runs" / name
     folder.mkdir()
-    os.rename(root / "inbox" / name, folder / "command")
-    text = (folder / "command").read_bytes()
+    write(folder / "steps", b"{}", os.fdatasync)
+    sync_folder(folder)
+    sync_folder(root / "runs")
+    os.rename(root / "inbox" / name, folder / "claimed")
+    text = (folder / "claimed").read_bytes()
     os.write(journal, b'{"started":"%s"}\n' % name.encode())
     os.fdatasync(journal)
-    for file, sync in (("steps", os.fdatasync), ("result", os.fsync)):
-        fd = os.open(folder / file, os.O_WRONLY | os.O_CREAT)
-        os.write(fd, text * 50)
-        sync(fd)
-        os.close(fd)
+    write(folder / "steps", text * 50, os.fdatasync)
+    sync_folder(folder)
+    write(folder / "result", text * 50, os.fsync)
     os.link(folder / "result", root / "outbox" / name)
     sync_folder(root / "outbox")
-    os.link(folder / "command", root / "archive" / name)
+    os.link(folder / "claimed", root / "archive" / name)
     sync_folder(root / "archive")
-    os.unlink(folder / "command")
+    write(folder / "command", text, os.fsync)
+    os.unlink(folder / "claimed")
 
 
 if __name__ == "__main__":
