@@ -25,7 +25,7 @@ from powercut import DataLoss, Disk, Disordered, Loss, NameLoss, Ordered, State,
 WHY_NOT = why_not()
 pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.timeout(900)]
 SETTINGS = "settle: 0s\nsettle_renamed: 0s\n"
-SOME = 40
+SOME = 20
 OF_NO_WEIGHT = (".fsagent/index.sqlite3", ".fsagent/locks/", ".fsagent/daemon.json", "status.md")
 TWO_LINES = "  - append: {path: log.txt, text: one}\n  - append: {path: log.txt, text: two}\n"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -61,23 +61,22 @@ class Cut(NamedTuple):
     before: State
     done: int
 
-    def text(self, name: str) -> str:
-        """What stood in a file in the moment of the cut."""
-        return self.before[name][1].decode() if name in self.before else ""
 
-
-def cuts(disk: DiskCalls, agent: Agent, *work: Callable[[], object]) -> list[Cut]:
-    """The power fails behind every call of this work, on disks that lose more or less. Each state once."""
+def cuts(disk: DiskCalls, agent: Agent, *work: Callable[[], object], all_of_them: bool) -> list[Cut]:
+    """The power fails behind every call of this work, on disks that lose more or less, each state once; or behind some
+    calls, on one disk each."""
     model, ends = Disk(agent.root), []
     with disk.beneath(agent.root):
         for part in work:
             part()
             ends.append(len(disk.calls()))
-    seen, found = set(), []
-    for number, call in enumerate(disk.calls(), 1):
+    calls, seen, found = disk.calls(), set(), []
+    some = random.Random(len(calls)).sample(range(1, len(calls) + 1), SOME)
+    for number, call in enumerate(calls, 1):
         model.do(call)
         dice = random.Random(number)
-        for loss in (Loss(), DataLoss(), NameLoss(), Ordered(dice), Disordered(dice), Disordered(dice)):
+        losses = [Loss(), DataLoss(), NameLoss(), Ordered(dice), Disordered(dice), Disordered(dice)]
+        for loss in losses if all_of_them else [dice.choice(losses)] if number in some else []:
             state = model.left(loss)
             mark = print_of(state)
             if mark not in seen:
@@ -105,9 +104,9 @@ def print_of(state: State) -> bytes:
     return digest.digest()
 
 
-def gone_on(agent: Agent, found: Sequence[Cut], go_on: Callable[[], object], *, all_of_them: bool) -> Iterator[Cut]:
-    """A daemon finds each of these states, or some of them, and runs to its end."""
-    for cut in found if all_of_them else random.Random(len(found)).sample(found, min(SOME, len(found))):
+def gone_on(agent: Agent, found: Sequence[Cut], go_on: Callable[[], object]) -> Iterator[Cut]:
+    """A daemon finds each of these states, and runs to its end."""
+    for cut in found:
         restore(agent.root, cut.state)
         if agent.layout.boot.exists():
             agent.layout.boot.write_text("the boot before")
@@ -154,7 +153,7 @@ def test_a_fact_is_remembered_once(tmp_path: Path, disk: DiskCalls, all_of_them:
     agent = Agent(tmp_path / "ws", SETTINGS, programs=disk.programs)
     agent.once()
     agent.drop("a/note.md", "My name is Alice.")
-    for cut in gone_on(agent, cuts(disk, agent, agent.once), agent.once, all_of_them=all_of_them):
+    for cut in gone_on(agent, cuts(disk, agent, agent.once, all_of_them=all_of_them), agent.once):
         assert check_command(agent, cut) == "done", cut.where
         assert agent.layout.soul.read_text().count("Alice") == 1, cut.where
 
@@ -164,7 +163,7 @@ def test_a_question_is_answered_once(tmp_path: Path, disk: DiskCalls, all_of_the
     agent = Agent(tmp_path / "ws", SETTINGS, programs=disk.programs)
     agent.once()
     agent.drop("note.md", "What is my name?")
-    for cut in gone_on(agent, cuts(disk, agent, agent.once), agent.once, all_of_them=all_of_them):
+    for cut in gone_on(agent, cuts(disk, agent, agent.once, all_of_them=all_of_them), agent.once):
         assert check_command(agent, cut) == "done", cut.where
 
 
@@ -174,7 +173,7 @@ def test_lines_are_appended_once_and_attachments_are_kept(tmp_path: Path, disk: 
     agent.once()
     agent.drop("b.csv", "1,2")
     agent.drop("note.md", f"---\nattachments: [b.csv]\nsteps:\n{TWO_LINES}---\n")
-    for cut in gone_on(agent, cuts(disk, agent, agent.once), agent.once, all_of_them=all_of_them):
+    for cut in gone_on(agent, cuts(disk, agent, agent.once, all_of_them=all_of_them), agent.once):
         lines_are_right(agent, cut, check_command(agent, cut, "b.csv"))
 
 
@@ -189,7 +188,7 @@ def test_a_slot_has_one_run(tmp_path: Path, disk: DiskCalls, all_of_them: bool) 
         done = agent.once_by(AT, beat)
         assert done.returncode == 0, done.stderr
 
-    for cut in gone_on(agent, cuts(disk, agent, work), work, all_of_them=all_of_them):
+    for cut in gone_on(agent, cuts(disk, agent, work, all_of_them=all_of_them), work):
         check(agent, cut)
         (result,) = agent.results()
         lines_are_right(agent, cut, result["status"])
@@ -204,7 +203,7 @@ def test_what_was_accepted_is_run_once(tmp_path: Path, disk: DiskCalls, all_of_t
         done = agent.once_by(DROP, f"---\nsteps:\n{TWO_LINES}---\n")
         assert done.returncode == 0, done.stderr
 
-    for cut in gone_on(agent, cuts(disk, agent, drop, agent.once), agent.once, all_of_them=all_of_them):
+    for cut in gone_on(agent, cuts(disk, agent, drop, agent.once, all_of_them=all_of_them), agent.once):
         check(agent, cut)
         results = agent.results()
         assert len(results) <= 1, cut.where
@@ -218,7 +217,7 @@ def test_what_cannot_be_read_is_answered_once(tmp_path: Path, disk: DiskCalls, a
     agent = Agent(tmp_path / "ws", SETTINGS, programs=disk.programs)
     agent.once()
     agent.drop("note.md", "---\nretries: many\n---\nLog one to log.txt")
-    for cut in gone_on(agent, cuts(disk, agent, agent.once), agent.once, all_of_them=all_of_them):
+    for cut in gone_on(agent, cuts(disk, agent, agent.once, all_of_them=all_of_them), agent.once):
         assert check_command(agent, cut) == "refused", cut.where
         assert not (agent.root / "log.txt").exists(), cut.where
 
@@ -230,7 +229,7 @@ def test_a_tick_counts_once(tmp_path: Path, disk: DiskCalls, all_of_them: bool) 
     agent.once()
     (question,) = agent.layout.approvals.iterdir()
     question.write_text(question.read_text().replace("- [ ] approve once", "- [x] approve once", 1))
-    for cut in gone_on(agent, cuts(disk, agent, agent.once), agent.once, all_of_them=all_of_them):
+    for cut in gone_on(agent, cuts(disk, agent, agent.once, all_of_them=all_of_them), agent.once):
         log = (agent.root / "log.txt").read_text() if (agent.root / "log.txt").exists() else ""
         waiting = [path.read_text() for path in agent.layout.approvals.glob("*.md")]
         if agent.results():
