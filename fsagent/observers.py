@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Thread
@@ -66,6 +67,8 @@ def make_observer() -> BaseObserver:
                 mask = Mask(mask & ~InotifyConstants.IN_MOVED_FROM)
             return mask
 
+    # a folder that is moved within a place of arrivals is watched again under its other name, which is meant
+    warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
     observer = InotifyObserver()
     observer._emitter_class = ArrivalsEmitter
     return observer
