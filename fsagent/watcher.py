@@ -206,17 +206,17 @@ class _Ear(FileSystemEventHandler):
         self._folder, self._wake, self._ignore = str(folder), wake, ignore
         self._heard = self._heard_before = True  # since the last look began, and between the two before
         self._entries: int | None = None  # what the last look found
-        self._doubt = False
+        self._sent = self._doubt = False  # a canary that was not heard yet, and whether much hangs on it
 
     def ask(self) -> None:
         """Send the canary; where nothing can be written, nothing is asked."""
         path = os.path.join(self.real, CANARY)
-        self.asked = time.monotonic()
+        self.asked, self._sent = time.monotonic(), True
         try:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             os.unlink(path)
         except OSError:
-            self.asked, self._doubt = None, False
+            self.asked, self._sent, self._doubt = None, False, False
 
     def look_begins(self) -> None:
         """Whatever is heard from now on may be of what this look finds."""
@@ -227,8 +227,12 @@ class _Ear(FileSystemEventHandler):
         none will come. The canary tells, for its own comes behind all that were to come before."""
         more = entries is not None and self._entries is not None and entries > self._entries
         self._entries = entries
-        if more and not self._heard_before and not self._heard and self.asked is None:
-            self._doubt = True
+        if not more or self._heard_before or self._sent:
+            return
+        self._doubt = True
+        if self._heard:  # only asked now: whatever is heard from here on dispels the doubt by itself
+            self._doubt = False
+        else:
             self.ask()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
@@ -236,9 +240,9 @@ class _Ear(FileSystemEventHandler):
         self.asked = None
         path = os.fsdecode(event.dest_path or event.src_path)
         if os.path.basename(path) == CANARY:
-            if isinstance(event, FileCreatedEvent):  # one of each canary: the rest may be of the last one
+            if isinstance(event, FileCreatedEvent):  # one of each canary; the rest may be of the last one
                 self.missed |= self._doubt
-                self._doubt = False
+                self._sent = self._doubt = False
             return
         self._heard, self._doubt = True, False
         if path.startswith(f"{self.real}/"):
