@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -91,6 +92,7 @@ class Duty:
         """
         guard = self._house.trouble.guard
         with guard(OWNER_FILE):  # what cannot be read now keeps the owner from nothing
+            os.stat(self._layout.marker)  # no file is made in a folder that is no workspace any more
             self._ownership.look()
         if not self._ownership.mine:
             return 0.0
