@@ -195,8 +195,9 @@ class Duty:
 
     def _look_around(self, *, thorough: bool) -> None:
         """Settings, missing folders, watches: what may have changed in the root itself."""
-        self._watcher.check(thorough=thorough)
         self._settings.look(self._changed)
+        self._watcher.check(thorough=thorough)
+        self._next_scan = min(self._next_scan, time.monotonic() + self._watcher.rest(self._scan_seconds))
         seen = (self._watcher.words(), self._settings.fault, self._layout.stopped())
         self._status_due |= seen != self._seen
         self._seen = seen

@@ -110,7 +110,7 @@ def test_tasks_that_are_removed_or_replaced_by_a_link_are_known_without_a_scan(a
     tasks, elsewhere = agent.layout.tasks, agent.root.with_name("elsewhere")
     agent.start()
     says(agent, "Watching by events.")
-    for number in range(3):
+    for number in range(2):
         shutil.rmtree(tasks)
         wait_for(tasks.is_dir, "the daemon makes it again")
         (tasks / "t.md").write_text(f"---\nevery: {number + 1}h\n---\nMy name is Bob.\n")
