@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -91,6 +92,7 @@ class Duty:
         """
         guard = self._house.trouble.guard
         with guard(OWNER_FILE):  # what cannot be read now keeps the owner from nothing
+            os.stat(self._layout.marker)  # no file is made in a folder that is no workspace any more
             self._ownership.look()
         if not self._ownership.mine:
             return 0.0
@@ -193,8 +195,9 @@ class Duty:
 
     def _look_around(self, *, thorough: bool) -> None:
         """Settings, missing folders, watches: what may have changed in the root itself."""
-        self._watcher.check(thorough=thorough)
         self._settings.look(self._changed)
+        self._watcher.check(thorough=thorough)
+        self._next_scan = min(self._next_scan, time.monotonic() + self._watcher.rest(self._scan_seconds))
         seen = (self._watcher.words(), self._settings.fault, self._layout.stopped())
         self._status_due |= seen != self._seen
         self._seen = seen

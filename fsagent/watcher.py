@@ -8,11 +8,9 @@ would drown the rest.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from watchdog.events import (
@@ -27,10 +25,10 @@ from watchdog.events import (
     FileSystemEvent,
     FileSystemEventHandler,
 )
-from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from fsagent.files.names import is_temporary
+from fsagent.observers import DEEPEST, Overflows, is_alive, make_observer, survey, watched_folders
 
 ARRIVALS: list[type[FileSystemEvent]] = [
     FileCreatedEvent, FileClosedEvent, FileMovedEvent, DirCreatedEvent, DirMovedEvent,
@@ -38,10 +36,7 @@ ARRIVALS: list[type[FileSystemEvent]] = [
 CHANGES: list[type[FileSystemEvent]] = [*ARRIVALS, FileDeletedEvent, DirDeletedEvent]
 GROWTH: list[type[FileSystemEvent]] = [*ARRIVALS, FileModifiedEvent]
 CANARY = ".canary.tmp"
-DEEPEST = 32  # as deep as a place is looked into
 CANARY_WAIT = 2.0
-_MOVE_DELAY = 0.005
-_LOG = logging.getLogger("watchdog")
 
 
 class Watcher:
@@ -49,8 +44,9 @@ class Watcher:
 
     ``places`` maps a name to a folder, whether to watch its subfolders, and what matters there: what comes
     (``ARRIVALS``), also what goes (``CHANGES``), or also what is written to an open file (``GROWTH``). ``check`` has to
-    be called now and then: it watches again what was removed, replaced, unmounted or could not be watched. With
-    ``canary`` a file is made and removed in each place when it is watched, to see whether events come at all.
+    be called now and then: it watches again what was removed, replaced, unmounted or could not be watched, and all
+    where events were lost. With ``canary`` a file is made and removed in each place when it is watched, to see whether
+    events come at all, and again where something has come of which nothing was heard.
     """
 
     def __init__(
@@ -64,19 +60,22 @@ class Watcher:
         self._places, self._wake, self._ignore, self._canary = places, wake, ignore, canary
         self._observer: BaseObserver | None = None
         self._watched: dict[str, _Ear] = {}
-        self._complaints = _Complaints(self._wake_all)
+        self._lost = False  # events were, since the last check
+        self._overflows = Overflows(self._overflowed)
         self.trouble: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin to watch. Never raises: what cannot be watched stands in ``trouble`` and is left to the scans."""
-        _LOG.addHandler(self._complaints)
-        _LOG.propagate = False
+        self._overflows.open()
         self.check()
 
     def check(self, *, thorough: bool = True) -> None:
         """Compare what is watched with what is there; the folders within the places only where it is ``thorough``."""
+        if self._lost:  # the watches of new folders among them, and watchdog makes them anew while we look
+            self._lost = False
+            self._drop_all()
         observer = self._observe()
-        if observer is None or not observer.is_alive():
+        if observer is None:
             return
         for name, (path, deep, _) in self._places.items():
             try:
@@ -85,7 +84,7 @@ class Watcher:
                 self._drop(name)
                 continue
             identity, ear = (status.st_dev, status.st_ino), self._watched.get(name)
-            if ear and ear.identity == identity and not (missing := self._missing(ear, deep and thorough)):
+            if ear and ear.identity == identity and not self._missing(observer, ear, deep, thorough=thorough):
                 if thorough:
                     self.trouble.pop(name, None)
                 continue
@@ -93,7 +92,7 @@ class Watcher:
             ear = self._listen(observer, name, identity)
             if ear is None:
                 continue
-            missing = self._missing(ear, deep)
+            missing = self._missing(observer, ear, deep, thorough=True)
             if not missing:
                 self.trouble.pop(name, None)
                 self._wake(name)
@@ -106,6 +105,12 @@ class Watcher:
         late = time.monotonic() - CANARY_WAIT
         return {name for name, ear in self._watched.items() if ear.asked is not None and ear.asked <= late}
 
+    def misses(self) -> set[str]:
+        """The places where others write unheard though our own writes are told: where something came of which nothing
+        was heard, and all that lie on the same file system."""
+        devices = {ear.identity[0] for ear in self._watched.values() if ear.missed}
+        return {name for name, ear in self._watched.items() if ear.identity[0] in devices}
+
     def listening(self) -> float | None:
         """Seconds until it is known of every place whether events come; None where it is."""
         asked = [ear.asked for ear in self._watched.values() if ear.asked is not None]
@@ -114,13 +119,12 @@ class Watcher:
 
     def forget(self) -> None:
         """Watch nothing until ``check`` is called."""
-        for name in self._places:
-            self._drop(name)
+        self._drop_all()
         self.trouble.clear()
 
     def stop(self) -> None:
         """End all watching."""
-        _LOG.removeHandler(self._complaints)
+        self._overflows.close()
         if self._observer and self._observer.is_alive():
             self._observer.stop()
             self._observer.join(2)
@@ -141,32 +145,43 @@ class Watcher:
             ear.ask()
         return ear
 
-    def _missing(self, ear: _Ear, deep: bool) -> int:
+    def _missing(self, observer: BaseObserver, ear: _Ear, deep: bool, *, thorough: bool) -> int:
         """How many of its folders are not watched: the watches ran out, or it went and came again under its number."""
-        emitter = self._observer._emitter_for_watch.get(ear.watch) if self._observer and ear.watch else None
-        if emitter is None or not emitter.is_alive():
-            return 1
-        group = getattr(emitter, "_inotify", None)
-        paths = getattr(group, "_active_callbacks_by_path", None)
-        if paths is None:
-            return 0
-        return sum(folder not in paths for folder in _folders(os.fsencode(ear.real), DEEPEST if deep else 0))
+        paths = watched_folders(observer, ear.watch) if ear.watch else set()
+        root = os.fsencode(ear.real)
+        if not thorough:
+            return paths is not None and root not in paths
+        ear.look_begins()
+        folders, entries = survey(root, DEEPEST if deep else 0)
+        missing = 0 if paths is None else sum(folder not in paths for folder in folders)
+        if self._canary and not missing:
+            ear.look_ends(entries)
+        return missing
 
-    def _wake_all(self) -> None:
+    def _overflowed(self) -> None:
+        self._lost = True
         for name in self._places:
             self._wake(name)
 
     def _observe(self) -> BaseObserver | None:
         """The observer, started; None where the system has none to give (its inotify instances are used up)."""
+        if self._observer and not is_alive(self._observer):  # by an error of its own: all is to be made anew
+            self._drop_all()
+            self._observer.stop()
+            self._observer = None
         if self._observer is None:
             try:
-                observer = _observer()
+                observer = make_observer()
                 observer.start()
             except OSError as error:
                 self.trouble = {name: os.strerror(error.errno or 0) for name in self._places}
                 return None
             self._observer = observer
         return self._observer
+
+    def _drop_all(self) -> None:
+        for name in self._places:
+            self._drop(name)
 
     def _drop(self, name: str) -> None:
         ear = self._watched.pop(name, None)
@@ -178,7 +193,8 @@ class Watcher:
 
 
 class _Ear(FileSystemEventHandler):
-    """Hears of one place. ``identity`` is its device and inode, ``asked`` when its canary was sent while unheard."""
+    """Hears of one place. ``identity`` is its device and inode, ``asked`` when its canary was sent while unheard,
+    ``missed`` whether something came there of which nothing was heard, though the canary was."""
 
     def __init__(
         self, folder: Path, identity: tuple[int, int], wake: Callable[[], None], ignore: Callable[[str], bool]
@@ -186,76 +202,50 @@ class _Ear(FileSystemEventHandler):
         self.identity, self.real = identity, os.path.realpath(folder)
         self.watch: ObservedWatch | None = None
         self.asked: float | None = None
+        self.missed = False
         self._folder, self._wake, self._ignore = str(folder), wake, ignore
+        self._heard = self._heard_before = True  # since the last look began, and between the two before
+        self._entries: int | None = None  # what the last look found
+        self._sent = self._doubt = False  # a canary that was not heard yet, and whether much hangs on it
 
     def ask(self) -> None:
         """Send the canary; where nothing can be written, nothing is asked."""
         path = os.path.join(self.real, CANARY)
-        self.asked = time.monotonic()
+        self.asked, self._sent = time.monotonic(), True
         try:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             os.unlink(path)
         except OSError:
-            self.asked = None
+            self.asked, self._sent, self._doubt = None, False, False
+
+    def look_begins(self) -> None:
+        """Whatever is heard from now on may be of what this look finds."""
+        self._heard_before, self._heard = self._heard, False
+
+    def look_ends(self, entries: int | None) -> None:
+        """So many files and folders are there. More than before of which nothing was heard: their event is late, or
+        none will come. The canary tells, for its own comes behind all that were to come before."""
+        more = entries is not None and self._entries is not None and entries > self._entries
+        self._entries = entries
+        if not more or self._heard_before or self._sent:
+            return
+        self._doubt = True
+        if self._heard:  # only asked now: whatever is heard from here on dispels the doubt by itself
+            self._doubt = False
+        else:
+            self.ask()
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         """Called by watchdog in its own thread."""
         self.asked = None
         path = os.fsdecode(event.dest_path or event.src_path)
+        if os.path.basename(path) == CANARY:
+            if isinstance(event, FileCreatedEvent):  # one of each canary; the rest may be of the last one
+                self.missed |= self._doubt
+                self._sent = self._doubt = False
+            return
+        self._heard, self._doubt = True, False
         if path.startswith(f"{self.real}/"):
             path = self._folder + path[len(self.real) :]
         if not is_temporary(os.path.basename(path)) and not self._ignore(path):
             self._wake()
-
-
-class _Complaints(logging.Handler):
-    """watchdog only logs that the kernel's queue ran over and events were lost: then everything is looked at again."""
-
-    def __init__(self, look_again: Callable[[], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._look_again = look_again
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "overflow" in record.getMessage().lower():
-            self._look_again()
-
-
-def _observer() -> BaseObserver:
-    """watchdog's observer for this system; on Linux one that is not told of what moves away from a place of arrivals.
-
-    Each claim moves a file away, and watchdog's threads would be busy with the daemon's own doings. In the other places
-    it holds back whatever comes behind such an event, to see where the file went: half a second, of which a hundredth
-    will do, for both halves of a move come together.
-    """
-    try:
-        from watchdog.observers.inotify import InotifyEmitter, InotifyObserver
-        from watchdog.observers.inotify_c import InotifyConstants, Mask
-    except ImportError:
-        return Observer()
-
-    class ArrivalsEmitter(InotifyEmitter):
-        def on_thread_start(self) -> None:
-            super().on_thread_start()
-            with suppress(AttributeError):  # another release of watchdog: it is slower, no more
-                self._inotify._move_event_grouper._queue.delay = _MOVE_DELAY  # type: ignore[union-attr]
-
-        def get_event_mask_from_filter(self) -> Mask:
-            mask = super().get_event_mask_from_filter()
-            if self._event_filter is not None and FileDeletedEvent not in self._event_filter:
-                mask = Mask(mask & ~InotifyConstants.IN_MOVED_FROM)
-            return mask
-
-    observer = InotifyObserver()
-    observer._emitter_class = ArrivalsEmitter
-    return observer
-
-
-def _folders(root: bytes, deepest: int) -> Iterator[bytes]:
-    """A folder and those in it, so many levels down; links are not followed."""
-    rest = [(root, 0)]
-    while rest:
-        folder, depth = rest.pop()
-        yield folder
-        with suppress(OSError):
-            if depth < deepest:
-                rest += [(each.path, depth + 1) for each in os.scandir(folder) if each.is_dir(follow_symlinks=False)]

@@ -21,9 +21,9 @@ class Watching:
     """Watches by events, and says how long to wait until the next look at everything. ``check`` has to be called at
     each. Used by one thread.
 
-    With ``watch: auto`` a place is looked at where it cannot be watched, where its canary is not heard, and where the
-    kind of its file system lets others write unheard. A canary alone would not do: a network mount tells of our own
-    writes.
+    With ``watch: auto`` a place is looked at where it cannot be watched, where its canary is not heard, where the kind
+    of its file system lets others write unheard, and where others were seen to. A canary alone would not do: a network
+    mount tells of our own writes.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Watching:
             self._watcher.check(thorough=thorough)
             self._unheard = {name: f"not watched: {why}" for name, why in self._watcher.trouble.items()}
             if mode == "auto":
+                self._unheard |= dict.fromkeys(self._watcher.misses(), "what others write there is not told")
                 self._unheard |= dict.fromkeys(self._watcher.deaf(), "no events come")
                 if thorough:
                     self._far = self._mounted_from_afar()

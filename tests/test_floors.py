@@ -70,6 +70,7 @@ FLOORS = {
         "failures",
         "gates",
         "heartbeat",
+        "observers",
         "openruns",
         "ownercheck",
         "ownership",

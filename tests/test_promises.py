@@ -357,16 +357,20 @@ def test_an_idle_daemon_sleeps_and_stays_small(agent: Agent) -> None:
     agent.result("1.md")
     pid = agent.process.pid
 
-    def quiet() -> bool:
+    def quiet(most: int) -> bool:
         before = _switches(pid)
-        time.sleep(4)  # the measurement itself: how often it wakes while nothing happens
-        return _switches(pid) - before <= 8
+        time.sleep(2)  # the measurement itself: how often it wakes while nothing happens
+        return _switches(pid) - before <= 2 * most
 
-    wait_for(quiet, "at most two wake-ups a second, all threads together")
+    assert "Watching by events." in " ".join(agent.status().split())
+    wait_for(lambda: quiet(1), "where events tell, at most one wake-up a second, all threads together")
     (pss,) = re.findall(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     assert int(pss) < 40 * 1024
     assert "/ssl" not in (maps := Path(f"/proc/{pid}/maps").read_text())
     assert "pydantic" not in maps
+    agent.layout.settings.write_text("watch: poll\n")
+    wait_for(lambda: "Watching by looking every 1 s" in " ".join(agent.status().split()), "it looks")
+    wait_for(lambda: quiet(2), "where it looks every second, at most two")
 
 
 # 4. Many at once

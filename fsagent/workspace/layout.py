@@ -92,10 +92,11 @@ def open_workspace(root: Path) -> Layout:
 
 
 def make_places(layout: Layout) -> None:
-    """Make every folder of the workspace that is missing. Raises ``OSError`` where a file stands in the way."""
+    """Make every folder of the workspace that is missing. Raises ``OSError`` where a file stands in the way, and before
+    anything is made where the folder is no workspace any more, but what its disk or another one left in its place."""
+    make_machine_places(layout)
     for place in PLACES:
         _make(layout.root / place)
-    make_machine_places(layout)
 
 
 def make_machine_places(layout: Layout) -> None:
