@@ -114,7 +114,7 @@ class Traffic:
             if isinstance(admitted, Parked):
                 self.parking.park(folder)
         except REFUSALS as error:
-            if folder.path.is_dir():
+            if folder.path.is_dir() or not self._layout.runs.is_dir():  # the whole workspace may be away for a while
                 self._in_trouble(folder, error)
                 return
             admitted = None  # somebody removed it

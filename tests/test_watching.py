@@ -79,13 +79,17 @@ def test_nothing_is_made_in_a_folder_that_takes_the_place_of_the_workspace(agent
     answers(agent, "a.md")
     if not swap(other, agent.root):
         pytest.skip("this file system exchanges no names")
-    wait_for(lambda: "workspace.json: No such file" in agent.output(), "the daemon tells")
+    wait_for(lambda: "No such file" in agent.output() or "cannot be used" in agent.output(), "the daemon tells")
     (other / "inbox" / "b.md").write_text("What is my name?")
     assert agent.files(agent.root) == ["inbox/n.md"]
     assert os.listdir(agent.root) == ["inbox"]
     assert swap(other, agent.root)
     assert "Alice" in agent.result("b.md").content
     answers(agent, "c.md")
+    names = ["a.md", "b.md", "c.md"]
+    wait_for(
+        lambda: [Path(name).name for name in agent.files(agent.layout.archive)] == names, "all of them are settled"
+    )
     assert agent.stop() == 0
 
 

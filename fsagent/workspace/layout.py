@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from fsagent.errors import WorkspaceError
-from fsagent.files.atomic import make_folders
+from fsagent.files.atomic import sync_dir
 
 FORMAT = 1
 PLACES = ("inbox", "outbox", "tasks", "approvals", "archive", "failed")
@@ -107,4 +107,5 @@ def make_machine_places(layout: Layout) -> None:
 
 def _make(path: Path) -> None:
     if not path.is_dir():
-        make_folders(path)
+        path.mkdir(exist_ok=True)
+        sync_dir(path.parent)
