@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,9 +29,12 @@ LAST = 600
 
 def walk(disk: DiskCalls, root: Path, prepare: Callable[[Agent], object]) -> Iterator[tuple[str, Agent]]:
     """One workspace for every n: killed before the n-th call, and then run to the end."""
+    coming: deque[Agent] = deque()  # some are prepared ahead, so that nobody waits for their files to come to rest
     for number in range(1, LAST):
-        agent = Agent(root / str(number), SETTINGS, programs=disk.programs)
-        prepare(agent)
+        while len(coming) < 3:
+            coming.append(Agent(root / f"{number}-{len(coming)}", SETTINGS, programs=disk.programs))
+            prepare(coming[-1])
+        agent = coming.popleft()
         killed, where = disk.kills(agent, number), f"killed before call {number}"
         if number % 2:
             again = random.Random(number).randint(1, 60)
@@ -102,20 +105,18 @@ def test_a_beat_of_a_task_is_done_once_whatever_call_the_kill_comes_at(tmp_path:
 
 
 @walks
-@pytest.mark.parametrize(("path", "status"), [("report.md", "done"), ("other.md", "failed")])
-def test_a_promise_is_judged_alike_whatever_call_the_kill_comes_at(
-    tmp_path: Path, disk: DiskCalls, path: str, status: str
+def test_a_promise_that_is_broken_is_judged_alike_whatever_call_the_kill_comes_at(
+    tmp_path: Path, disk: DiskCalls
 ) -> None:
     def prepare(agent: Agent) -> None:
         (agent.root / "report.md").write_text("new")
-        steps = f"  - write: {{path: {path}, text: new}}\n  - append: {{path: log.txt, text: one}}\n"
+        steps = "  - write: {path: other.md, text: new}\n  - append: {path: log.txt, text: one}\n"
         agent.drop("a.md", f"---\nexpects: {{file: report.md, newer: true}}\nsteps:\n{steps}---\n")
 
     for where, agent in walk(disk, tmp_path, prepare):
         (result,) = agent.results()
-        assert result["status"] == status, f"{where}: {result.metadata}"
-        if status == "failed":
-            assert result["error"] == "did not leave what it promised (expects): report.md was not written", where
+        assert result["status"] == "failed", f"{where}: {result.metadata}"
+        assert result["error"] == "did not leave what it promised (expects): report.md was not written", where
         assert (agent.root / "log.txt").read_text() == "one\n", where
         assert not examine(agent.layout).faults, where
 
