@@ -79,13 +79,14 @@ def test_nothing_is_made_in_a_folder_that_takes_the_place_of_the_workspace(agent
     answers(agent, "a.md")
     if not swap(other, agent.root):
         pytest.skip("this file system exchanges no names")
-    wait_for(lambda: "workspace.json: No such file" in agent.output(), "the daemon tells")
+    wait_for(lambda: "No such file" in agent.output(), "the daemon tells")
+    wait_for(lambda: "settings read" in agent.output(), "it has looked: there are none")
     (other / "inbox" / "b.md").write_text("What is my name?")
-    assert agent.files(agent.root) == ["inbox/n.md"]
-    assert os.listdir(agent.root) == ["inbox"]
     assert swap(other, agent.root)
     assert "Alice" in agent.result("b.md").content
     answers(agent, "c.md")
+    assert os.listdir(other) == ["inbox"]
+    assert agent.files(other) == ["inbox/n.md"]
     assert agent.stop() == 0
 
 
