@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,22 @@ def wait_for(condition: Callable[[], Any], what: str = "", seconds: float = PATI
     return value
 
 
+_AGENTS: list[Agent] = []
+
+
+@contextmanager
+def agents_end() -> Iterator[None]:
+    """Whatever becomes of the block: of the agents that were made in it, none runs on after it."""
+    before = len(_AGENTS)
+    try:
+        yield
+    finally:
+        while len(_AGENTS) > before:
+            _AGENTS.pop().close()
+
+
 class Agent:
-    """A workspace and, while started, the daemon on it.
+    """A workspace and, while started, the daemon on it; it ends with the test or the module that made it (conftest).
 
     ``fork``: its processes are forked from one that has loaded fsagent already (``zygote``); else the program is run.
     ``fork_workers``: so are the workers.
@@ -48,6 +63,7 @@ class Agent:
         self.log = root.with_name(f"{root.name}.log")
         self.process: subprocess.Popen[bytes] | Forked | None = None
         self._fork, self._nursery = fork, WORKERS if fork_workers else None
+        _AGENTS.append(self)
 
     def start(self, before: Sequence[str] = (), **options: Any) -> Agent:
         """Start the daemon and wait until it watches."""
