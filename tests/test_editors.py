@@ -232,7 +232,7 @@ WRITERS: list[Callable[[Path, Path], None]] = [
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    agent = Agent(tmp_path_factory.mktemp("editors") / "ws", "settle: 500ms\n").start()
+    agent = Agent(tmp_path_factory.mktemp("editors") / "ws", "settle: 500ms\nscan_interval: 2s\n").start()
     yield agent
     agent.close()
 
