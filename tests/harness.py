@@ -18,6 +18,7 @@ import frontmatter
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.runs import RunFolder
 from zygote import PROGRAMS, WORKERS, Forked
 
 FSAGENT = [sys.executable, "-m", "fsagent"]
@@ -175,10 +176,14 @@ class Agent:
         return path
 
     def result(self, name: str, seconds: float = PATIENCE) -> frontmatter.Post:
-        """The published result of a command, as soon as it is there."""
+        """The published result of a command; where a daemon runs, as soon as the command is settled as well."""
         path = self.layout.outbox / name
         wait_for(path.exists, f"outbox/{name}", seconds)
-        return frontmatter.load(str(path))
+        result = frontmatter.load(str(path))
+        if self.process and result["status"] != "waiting":
+            folder = self.layout.runs / result["run"]
+            wait_for(lambda: RunFolder(folder).settled(), f"{name} is settled", seconds)
+        return result
 
     def results(self) -> list[frontmatter.Post]:
         """Every published result."""
