@@ -4,6 +4,7 @@ the end of the daemons that they made."""
 from __future__ import annotations
 
 import compileall
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compile fsagent where nobody else does so: PYTHONDONTWRITEBYTECODE is set, and daemons inherit it."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(str(Path(__file__).parent.parent / "fsagent"), quiet=2)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three for two processors: a test waits half of its time for a daemon."""
+    processors = len(os.sched_getaffinity(0))
+    return processors + processors // 2
 
 
 @pytest.fixture(autouse=True)
