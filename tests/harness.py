@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import frontmatter
 from fsagent.workspace.create import init_workspace
 from fsagent.workspace.index import Index
 from fsagent.workspace.layout import Layout
+from fsagent.workspace.runs import RunFolder
 from zygote import PROGRAMS, WORKERS, Forked, Zygote
 
 FSAGENT = [sys.executable, "-m", "fsagent"]
@@ -33,8 +35,22 @@ def wait_for(condition: Callable[[], Any], what: str = "", seconds: float = PATI
     return value
 
 
+_AGENTS: list[Agent] = []
+
+
+@contextmanager
+def agents_end() -> Iterator[None]:
+    """Whatever becomes of the block: of the agents that were made in it, none runs on after it."""
+    before = len(_AGENTS)
+    try:
+        yield
+    finally:
+        while len(_AGENTS) > before:
+            _AGENTS.pop().close()
+
+
 class Agent:
-    """A workspace and, while started, the daemon on it.
+    """A workspace and, while started, the daemon on it; it ends with the test or the module that made it (conftest).
 
     ``fork``: its processes are forked from one that has loaded fsagent already (``zygote``); else the program is run.
     ``fork_workers``: so are the workers. ``programs`` is what they are forked from.
@@ -56,6 +72,7 @@ class Agent:
         self.log = root.with_name(f"{root.name}.log")
         self.process: subprocess.Popen[bytes] | Forked | None = None
         self._fork, self._nursery, self.programs = fork, WORKERS if fork_workers else None, programs
+        _AGENTS.append(self)
 
     def start(self, before: Sequence[str] = (), **options: Any) -> Agent:
         """Start the daemon and wait until it watches."""
@@ -146,10 +163,14 @@ class Agent:
         return path
 
     def result(self, name: str, seconds: float = PATIENCE) -> frontmatter.Post:
-        """The published result of a command, as soon as it is there."""
+        """The published result of a command; where a daemon runs, as soon as the command is settled as well."""
         path = self.layout.outbox / name
         wait_for(path.exists, f"outbox/{name}", seconds)
-        return frontmatter.load(str(path))
+        result = frontmatter.load(str(path))
+        if self.process and result["status"] != "waiting":
+            folder = self.layout.runs / result["run"]
+            wait_for(lambda: RunFolder(folder).settled(), f"{name} is settled", seconds)
+        return result
 
     def results(self) -> list[frontmatter.Post]:
         """Every published result."""

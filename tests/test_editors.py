@@ -3,6 +3,7 @@ they save while the agent remembers facts nothing is lost."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import pty
 import select
@@ -161,6 +162,50 @@ def gio(path: Path, source: Path) -> None:
         subprocess.run(["gio", "save", path], stdin=text, check=True, timeout=50)
 
 
+def _over_ssh(source: Path, *words: str) -> None:
+    """By a real ssh and sshd, which meet over a pipe: no port, and nothing that has to be ended."""
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if sshd is None:
+        pytest.skip("sshd is not installed")
+    folder = source.parent
+    for name in ("host", "person"):
+        if not (folder / name).exists():
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name)
+    (folder / "sshd").write_text(
+        f"HostKey {folder}/host\nAuthorizedKeysFile {folder}/person.pub\nStrictModes no\nPermitRootLogin yes\n"
+        "UsePAM no\nPidFile none\nSubsystem sftp internal-sftp\n"
+    )
+    server = f"{sshd} -i -f {folder}/sshd"
+    if os.geteuid() == 0 and not Path("/run/sshd").is_dir():  # sshd insists on it: in a /run of its own
+        server = f"unshare --mount sh -c 'mount -t tmpfs run /run && mkdir /run/sshd && exec {server}'"
+    (folder / "ssh").write_text(
+        f"ProxyCommand {server}\nIdentityFile {folder}/person\nIdentitiesOnly yes\nStrictHostKeyChecking no\n"
+        f"UserKnownHostsFile {folder}/known\nBatchMode yes\nLogLevel ERROR\nUser {getpass.getuser()}\n"
+    )
+    run(words[0], "-F", folder / "ssh", *words[1:])
+
+
+def scp(path: Path, source: Path, *options: str) -> None:
+    """It writes over what there is, and cuts the rest off at last."""
+    _over_ssh(source, "scp", *options, str(source), f"there:{path}")
+
+
+def scp_of_old(path: Path, source: Path) -> None:
+    """By its own protocol, before it spoke SFTP."""
+    scp(path, source, "-O")
+
+
+def sftp(path: Path, source: Path, *options: str) -> None:
+    orders = source.with_name("orders")
+    orders.write_text(f"put {source} {path}\n")
+    _over_ssh(source, "sftp", *options, "-b", str(orders), "there")
+
+
+def sftp_slowly(path: Path, source: Path) -> None:
+    """For longer than a file settles."""
+    sftp(path, source, "-B", "1024", "-R", "1", "-l", "250")
+
+
 def slowly(path: Path, source: Path) -> None:
     """One that holds the file open, and writes it bit by bit for longer than a file settles."""
     raw = source.read_bytes()
@@ -180,22 +225,27 @@ def emptied_first(path: Path, source: Path) -> None:
 
 WRITERS: list[Callable[[Path, Path], None]] = [
     vim, vim_without_backup, vim_in_place, vim_by_rename, emacs, emacs_precious, nano, nano_with_backup, sed, perl,
-    rsync, rsync_in_place, rsync_delayed, copy, move_across, tee, install, git_checkout, gio, slowly, emptied_first,
+    rsync, rsync_in_place, rsync_delayed, copy, move_across, tee, install, git_checkout, gio,
+    scp, scp_of_old, sftp, sftp_slowly, slowly, emptied_first,
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    agent = Agent(tmp_path_factory.mktemp("editors") / "ws", "settle: 500ms\n").start()
+    agent = Agent(tmp_path_factory.mktemp("editors") / "ws", "settle: 500ms\nscan_interval: 2s\n").start()
     yield agent
     agent.close()
 
 
-_SLOW = (nano, nano_with_backup)  # it waits for its person
+# The first three wait for their person or write for seconds; each other writes as one that is not among them.
+_LONG = (
+    nano, nano_with_backup, sftp_slowly,
+    vim_without_backup, vim_by_rename, perl, rsync, install, scp_of_old,
+)  # fmt: skip
 
 
 @pytest.fixture(
-    params=[pytest.param(each, marks=pytest.mark.long) if each in _SLOW else each for each in WRITERS],
+    params=[pytest.param(each, marks=pytest.mark.long) if each in _LONG else each for each in WRITERS],
     ids=[each.__name__ for each in WRITERS],
 )
 def writer(request: pytest.FixtureRequest) -> Callable[[Path, Path], None]:

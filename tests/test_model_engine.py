@@ -346,7 +346,7 @@ def test_a_name_that_is_no_model_is_refused_with_its_line(started: Any) -> None:
 def test_a_refused_key_is_told_once_and_tasks_stop_trying(started: Any) -> None:
     replies = [error(401), text("I am back.")]
     with ScriptedOpenAI(lambda request: replies[0] if len(server.requests) < 3 else replies[1]) as server:
-        agent = started(server)
+        agent = started(server, "scan_interval: 1s")
         (agent.layout.tasks / "t.md").write_text("---\nevery: 1s\n---\nThink about the state of the world.")
         server.wait_for(1)
         wait_for(lambda: agent.files(agent.layout.outbox / "notices"), "the notice")

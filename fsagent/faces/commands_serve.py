@@ -13,8 +13,8 @@ from fsagent.faces.options import leave, workspace_option
 @workspace_option
 def api(root: Path) -> None:
     """Serve HTTP and MCP in the foreground, without a daemon; 'run --api' serves them beside one."""
+    import queue
     import signal
-    import threading
 
     from fsagent.config import load_settings
     from fsagent.errors import SettingsError
@@ -26,24 +26,16 @@ def api(root: Path) -> None:
     need("api")
     layout = open_workspace(root)
     make_places(layout)
+    # Heard from now on, and heeded here one by one: one that comes while the server starts ends nothing half-way.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, lambda number, _: signals.put(number))
     beside = Beside(layout, log_request, always=True)
     beside.configure(load_settings(layout.settings), tell)
-    caught: list[int] = []
-    ended = threading.Event()
-
-    def end(number: int, _: object) -> None:
-        caught.append(number)
-        ended.set()
-
-    def read_again(*_: object) -> None:
+    while (number := signals.get()) == signal.SIGHUP:
         try:
             beside.configure(load_settings(layout.settings), tell)
         except SettingsError as error:
             tell("settings refused", error=str(error))
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGHUP, read_again)
-    ended.wait()
     beside.stop()
-    leave(130 if caught[0] == signal.SIGINT else 0)
+    leave(130 if number == signal.SIGINT else 0)
