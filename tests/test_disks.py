@@ -106,7 +106,7 @@ def _all_is_done(agent: Agent, names: Sequence[str]) -> None:
     assert sorted((agent.root / "log.txt").read_text().split()) == sorted(names)
     wait_for(lambda: not _need(agent), "nothing is wrong any more", SOON)
     wait_for(lambda: agent.cli("health").stdout == "healthy\n", "the health knows it, too", SOON)
-    assert not list(examine(agent.layout).faults)
+    wait_for(lambda: not list(examine(agent.layout).faults), "the list of runs says it as well")
     assert agent.stop() == 0
 
 

@@ -122,7 +122,9 @@ def test_a_run_under_way_is_ended_with_all_that_it_started(live: Agent) -> None:
     result = live.result(f"cli/{run}.md")
     assert result["thread"] == "t1"
     assert "cancelled by http (phone)" in result.content
-    assert next(each for each in live.runs() if each.run == run).status == "interrupted"
+    wait_for(
+        lambda: next(each for each in live.runs() if each.run == run).status == "interrupted", "it is listed as ended"
+    )
 
 
 def test_a_run_that_waits_behind_another_is_ended_and_lets_those_behind_it_pass(live: Agent) -> None:
