@@ -111,7 +111,7 @@ def _unfinished(layout: Layout, index: Index, runs: Iterable[str]) -> set[str]:
         elif folder.claimed.exists() or not folder.result.exists():
             results.let_go(folder)
             envelope = folder.envelope()
-            with suppress(msgspec.ValidationError, StopIteration):  # damaged: doctor tells of it
+            with suppress(KeyError, StopIteration, msgspec.ValidationError):  # damaged: doctor tells of it
                 if envelope:
                     results.keep(folder, ended_before(folder, envelope, folder.events()).data)
     return found
