@@ -280,7 +280,7 @@ def _still_other(layout: Layout, index: Index, others: dict[str, Run]) -> list[s
     while left := [name for name, run in others.items() if index.get(name) != run]:
         if time.monotonic() > end or not daemon_runs(layout):
             break
-        time.sleep(0.05)
+        time.sleep(0.05)  # nobody tells of a commit
     return [name for name in left if (layout.runs / name).is_dir()]
 
 

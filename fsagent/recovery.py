@@ -208,19 +208,22 @@ def clear_temporary(layout: Layout, now: datetime) -> None:
     for folder in (layout.root, layout.approvals, layout.outbox, layout.tasks, layout.machine, layout.hosts,
                    layout.journal, layout.tmp):  # fmt: skip
         for entry in os.scandir(folder) if folder.is_dir() else ():
-            if folder != layout.tmp and not entry.name.startswith(TEMPORARY_PREFIX):
-                continue
-            if now.timestamp() - entry.stat(follow_symlinks=False).st_mtime < YOUNG:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                if folder == layout.tmp:
-                    shutil.rmtree(entry.path, ignore_errors=True)
-            elif entry.name.startswith(SOUL_PREFIX):
-                kept = layout.archive / f"{now:%Y-%m}" / "soul-cut-short.md"
-                give_name(Path(entry.path), numbered(kept))
-                os.unlink(entry.path)
-            else:
-                os.unlink(entry.path)
+            if folder == layout.tmp or entry.name.startswith(TEMPORARY_PREFIX):
+                with suppress(OSError):  # gone by now; or else the next daemon tries again
+                    _clear(layout, entry, now)
+
+
+def _clear(layout: Layout, entry: os.DirEntry[str], now: datetime) -> None:
+    path = Path(entry.path)
+    if now.timestamp() - entry.stat(follow_symlinks=False).st_mtime < YOUNG:
+        return
+    if entry.is_dir(follow_symlinks=False):
+        if path.parent == layout.tmp:
+            shutil.rmtree(path, ignore_errors=True)
+        return
+    if entry.name.startswith(SOUL_PREFIX):
+        give_name(path, numbered(layout.archive / f"{now:%Y-%m}" / "soul-cut-short.md"))
+    path.unlink()
 
 
 def _anew(path: Path) -> Index:

@@ -149,7 +149,7 @@ def _return(layout: Layout, folder: RunFolder, envelope: Envelope) -> bool:
         for source, place in moves:
             if not _is_same(source, place):
                 os.link(source, place, follow_symlinks=False)  # which never replaces what is there
-                sync_dir(place.parent)
+            sync_dir(place.parent)
             os.unlink(source)
     except OSError:
         return False

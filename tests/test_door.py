@@ -646,6 +646,17 @@ def test_an_attachment_has_a_plain_name(layout: Layout, tmp_path: Path, name: st
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["data.tmp", "~$sheet.xlsx", "movie.part", "notes.md~"])
+def test_an_attachment_may_be_called_as_programs_call_what_they_write(agent: Agent, tmp_path: Path, name: str) -> None:
+    agent.start()
+    (tmp_path / "file").write_text("1,2")
+    raw = f"---\nattachments: ['{name}']\n---\nLog one to log.txt".encode()
+    run = door.hand_in(agent.layout, raw, CLI, attachments={name: tmp_path / "file"}).run
+    wait_for(lambda: RunFolder(agent.layout.runs / run).settled(), "it is settled")
+    assert [path.read_text() for path in agent.layout.archive.rglob(name)] == ["1,2"]
+    assert (agent.layout.runs / run / "attachments" / name).stat().st_nlink == 1, "the run has a copy of its own"
+
+
 def test_an_attachment_that_is_gone_leaves_nothing_behind(layout: Layout, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         door.hand_in(layout, b"hello", CLI, attachments={"a": tmp_path / "gone"})

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from fsagent.files.atomic import give_name, numbered, sync_dir, write_atomic
 from fsagent.files.documents import write_document
-from fsagent.files.names import conflict_of, is_temporary
+from fsagent.files.names import TEMPORARY_PREFIX, conflict_of
 from fsagent.model import Status, Usage
 from fsagent.workspace.layout import Layout
 from fsagent.workspace.runs import Envelope, RunFolder
@@ -142,7 +142,9 @@ def safe_name(name: str) -> str:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_file() and not is_temporary(path.name))
+        return sorted(
+            path for path in folder.iterdir() if path.is_file() and not path.name.startswith(TEMPORARY_PREFIX)
+        )
     except FileNotFoundError:
         return []
 
